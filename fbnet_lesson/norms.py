@@ -55,7 +55,7 @@ def group_count(channels: int) -> int:
 
 
 class GN(nn.GroupNorm):
-    """Group Normalization of ``[N, C, H, W]`` in ``group_count(C)`` groups, each image by itself."""
+    """Group Normalization of ``[N, C, H, W]`` in ``group_count(C)`` groups, image by image."""
 
     def __init__(self, channels: int):
         super().__init__(group_count(channels), channels)
@@ -67,9 +67,9 @@ class GN(nn.GroupNorm):
 class FrozenBN(nn.Module):
     """Batch norm whose statistics *and* affine part are constants, in training mode too.
 
-    Everything is a buffer: no optimiser finds it, no batch changes it, and the keys of the state
-    dict are those of ``nn.BatchNorm2d``. A checkpoint without ``num_batches_tracked`` loads as well:
-    that counter has no part in the result. Gradients flow through to the input ``[N, C, H, W]``.
+    Everything is a buffer: no optimiser finds it, no batch changes it, and the state dict has the
+    keys of ``nn.BatchNorm2d``. A checkpoint without ``num_batches_tracked`` loads as well, as the
+    counter has no part in the result. Gradients flow through to the input ``[N, C, H, W]``.
     """
 
     def __init__(self, channels: int):
