@@ -1,0 +1,175 @@
+"""The building block of every FBNet: the inverted residual, and the two pieces it is made of.
+
+Order inside a block (FBNet, arXiv 1812.03443, fig. 3; detection variant as published in d2go)::
+
+    x -- pw 1x1 + norm + act -- shuffle -- upsample -- dw kxk -- SE -- pwl 1x1 + norm --(+)--> y
+      |     (absent when expansion leaves the width alone)                               |
+      +------------------------------ identity, if shapes agree -------------------------+
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fbnet_lesson.norms import make_norm
+
+
+def round_channels(wish: float, divisor: int = 8) -> int:
+    """The channel count nearest to ``wish`` that ``divisor`` divides (halves go up).
+
+    Never under ``divisor``, and never under 0.95 of the wish: then the next multiple is taken.
+
+    >>> [round_channels(c) for c in (3, 42, 84, 160, 100.8)]
+    [8, 40, 88, 160, 104]
+    """
+    rounded = max(divisor, math.floor(wish / divisor + 0.5) * divisor)
+    return rounded + divisor if rounded < 0.95 * wish else rounded
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, then norm, then activation; ``norm=None`` and ``act=None`` leave a part out.
+
+    ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` (padding ``kernel // 2``).
+    The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights, fan out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: str | None = "BN",
+        act: Callable[[], nn.Module] | None = nn.ReLU,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
+        )
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        if bias:
+            nn.init.zeros_(self.conv.bias)
+        if norm is not None:
+            self.norm = make_norm(norm, out_channels)
+        if act is not None:
+            self.act = act()
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507, sec. 3).
+
+    ``y = x * sigmoid(expand(relu(reduce(mean over H and W of x))))``, ``[N, C, H, W]`` in and out.
+    """
+
+    def __init__(self, channels: int, squeezed: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        for conv in (self.reduce, self.expand):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+        return x * self.expand(self.reduce(squeezed).relu()).sigmoid()
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the groups' channels, so that the next grouped convolution sees all of them.
+
+    ``[N, C, H, W]`` in and out; ``groups`` must divide C (arXiv 1707.01083, sec. 3.1).
+    """
+    n, c, h, w = x.shape
+    if c % groups:
+        raise ValueError(f"channel_shuffle: groups {groups} does not divide the {c} channels")
+    x = x.reshape(n, groups, c // groups, h, w)  # (N, G, C/G, H, W)
+    return x.transpose(1, 2).reshape(n, c, h, w)  # (N, C/G, G, H, W) -> (N, C, H, W)
+
+
+class InvertedResidual(nn.Module):
+    """Expand with 1x1, filter depthwise, project with 1x1; add the input where shapes agree.
+
+    Args:
+        in_channels, out_channels: widths before and after.
+        kernel: odd side of the depthwise convolution.
+        stride: 1, 2, or -2, which doubles the resolution (nearest neighbour, before the depthwise).
+        expansion: width between the two 1x1 convolutions, as a multiple of ``in_channels``
+            (rounded by ``round_channels``). No ``pw`` where that leaves the width as it is.
+        se: squeeze-and-excitation after the depthwise, a quarter of the middle width.
+        groups: of both 1x1 convolutions, with a channel shuffle after the first.
+        norm: a name that ``make_norm`` knows.
+        bare_depthwise: no norm and no activation after the depthwise, as in the detection models.
+
+    Shapes: ``[N, in, H, W] -> [N, out, H', W']``, H' = ceil(H / 2) for stride 2, 2H for -2.
+    Source: MobileNetV2 (arXiv 1801.04381, sec. 3.3); FBNet (arXiv 1812.03443, sec. 3.1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        expansion: float = 1,
+        se: bool = False,
+        groups: int = 1,
+        norm: str = "BN",
+        bare_depthwise: bool = True,
+    ):
+        super().__init__()
+        if stride not in (1, 2, -2):
+            raise ValueError(f"stride {stride}: allowed are 1, 2 and -2 (upsample by 2)")
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel {kernel}: only odd sizes keep the map centred")
+        mid = round_channels(in_channels * expansion)
+        if in_channels == mid or expansion == 1:
+            mid, self.pw = in_channels, None
+        else:
+            self.pw = ConvNormAct(in_channels, mid, groups=groups, norm=norm)
+        self.groups = groups
+        self.upsample = stride == -2
+        self.dw = ConvNormAct(
+            mid,
+            mid,
+            kernel,
+            max(stride, 1),
+            groups=mid,
+            norm=None if bare_depthwise else norm,
+            act=None if bare_depthwise else nn.ReLU,
+        )
+        self.se = SqueezeExcite(mid, round_channels(mid / 4)) if se else None
+        self.pwl = ConvNormAct(mid, out_channels, groups=groups, norm=norm, act=None)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        if self.pw is not None:
+            y = self.pw(y)
+            if self.groups > 1:
+                y = channel_shuffle(y, self.groups)
+        if self.upsample:
+            y = F.interpolate(y, scale_factor=2.0, mode="nearest")
+        y = self.dw(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.pwl(y)
+        return x + y if self.residual else y
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products in one forward pass: the FLOP count / 2."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2

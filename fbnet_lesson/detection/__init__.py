@@ -1,0 +1,1 @@
+"""From feature maps to detections, in the order of the data's way: one module a step."""

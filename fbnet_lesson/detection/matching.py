@@ -1,0 +1,65 @@
+"""Which ground truth does each anchor or proposal answer for, and which of them are learned from.
+
+Labels: 1 positive, 0 background, -1 ignored (Faster R-CNN, arXiv 1506.01497, sec. 3.1.2).
+"""
+
+import torch
+from torch import Tensor
+
+
+def match(
+    iou: Tensor, low: float, high: float, allow_low_quality: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Match every column (anchor) to its best row (ground truth).
+
+    ``iou >= high`` is positive (1), ``iou < low`` background (0), between them ignored (-1).
+    With ``allow_low_quality`` each ground truth's best anchors are positive, whatever their IoU,
+    as long as it is over zero: a ground truth that overlaps nothing must not claim every anchor
+    of IoU 0, as ``iou == best`` alone would.
+
+    Args: ``iou`` [G, A], also with G or A equal to 0. Returns ``matched`` [A] int64, the row of
+    highest IoU (the first of equals; 0 if G is 0), and ``labels`` [A] int64.
+    """
+    if not 0 <= low <= high:
+        raise ValueError(f"IoU thresholds ({low}, {high}): expected 0 <= low <= high")
+    gt_count, anchor_count = iou.shape
+    if gt_count == 0:
+        zeros = torch.zeros(anchor_count, dtype=torch.int64, device=iou.device)
+        return zeros, zeros.clone()
+    best, matched = iou.max(0)  # (A,), (A,)
+    labels = torch.full_like(matched, -1)
+    labels[best < low] = 0
+    labels[best >= high] = 1
+    if allow_low_quality and anchor_count:
+        best_of_gt = iou.max(1, keepdim=True).values  # (G, 1)
+        labels[((iou == best_of_gt) & (best_of_gt > 0)).any(0)] = 1
+    return matched, labels
+
+
+def sample(
+    labels: Tensor,
+    batch_size: int,
+    positive_fraction: float,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw at most ``batch_size`` of the labelled entries, at most ``positive_fraction`` positive.
+
+    ``labels`` [A] of 1, 0, -1. Where positives are few, background fills up. Returns the indices
+    of the drawn positives and of the drawn background, each ascending.
+    """
+    positive = (labels == 1).nonzero().flatten()
+    background = (labels == 0).nonzero().flatten()
+    positives = min(len(positive), int(batch_size * positive_fraction))
+    backgrounds = min(len(background), batch_size - positives)
+    return (
+        _draw(positive, positives, generator),
+        _draw(background, backgrounds, generator),
+    )
+
+
+def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """``count`` of ``indices`` at random, ascending; all of them cost no random number."""
+    if count == len(indices):
+        return indices
+    order = torch.randperm(len(indices), generator=generator).to(indices.device)
+    return indices[order[:count]].sort().values
