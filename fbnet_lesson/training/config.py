@@ -1,0 +1,226 @@
+"""The settings of a training run: one frozen dataclass, with the reason beside each default.
+
+No torch in here: the command line builds its options from these fields, and ``--help`` is fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+def setting(default: Any, rule: tuple[str, Callable[[Any], bool]], help: str) -> Any:
+    """A field with its rule (in words, and as a test) and what the command line says of it."""
+    allowed, check = rule
+    return dataclasses.field(
+        default=default, metadata={"allowed": allowed, "check": check, "help": help}
+    )
+
+
+def _integer(low: int):
+    return f"an integer of at least {low}", lambda v: _is_int(v) and v >= low
+
+
+def _number(low: float, high: float = math.inf, *, low_too: bool = True):
+    bound = "at least" if low_too else "above"
+    text = f"a number {bound} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
+    return text, lambda v: _is_number(v) and (low < v < high or (low_too and v == low))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _scale_range(value: Any) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    return pair and 0 < value[0] <= value[1]
+
+
+def _one_of(*values: Any):
+    return " or ".join(map(repr, values)), lambda v: any(v is w or v == w for w in values)
+
+
+def _optional(allowed_and_check):
+    allowed, check = allowed_and_check
+    return f"{allowed}, or None", lambda v: v is None or check(v)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The model's own settings are in ``DetectorConfig``, not here.
+
+    Raises:
+        ValueError: for an impossible value; names the field, the value and what is allowed.
+    """
+
+    # What decides the result. A run can only be resumed with these unchanged.
+    optimizer: str = setting(
+        "adamw",  # needs the least tuning in runs of minutes; the original's sgd took 540k steps
+        _one_of("adamw", "sgd"),
+        "adamw or sgd (with momentum)",
+    )
+    lr: float = setting(
+        1e-3,  # right for adamw at batch 8; sgd wants about 0.02
+        _number(0, low_too=False),
+        "highest learning rate, reached after the warm-up",
+    )
+    momentum: float = setting(
+        0.9,  # that of the original and of nearly all detectors
+        _number(0, 1),
+        "momentum of sgd; adamw has its own",
+    )
+    weight_decay: float = setting(
+        0.01,  # the original's 1e-4 is for sgd; adamw's is multiplied by the learning rate
+        _number(0),
+        "weight decay; never on the weights and biases of norms",
+    )
+    batch_size: int = setting(
+        8,  # about the smallest at which the batch statistics of BN are steady
+        _integer(1),
+        "images per iteration, over all processes together",
+    )
+    iterations: int = setting(
+        1000,  # some minutes on a laptop's CPU with the tiny models
+        _integer(1),
+        "optimizer steps",
+    )
+    warmup: int = setting(
+        100,  # the first gradients are the largest, as the heads start from noise
+        _integer(0),
+        "iterations over which the learning rate rises to lr",
+    )
+    final_lr: float = setting(
+        0.01,  # not 0, or the last steps would change nothing
+        _number(0, 1),
+        "learning rate at the end of the cosine, as a part of lr",
+    )
+    ema_decay: float = setting(
+        0.998,  # averages about the last 500 steps; for 540k steps the original took 0.9998
+        _number(0, 1),
+        "decay of the average of the weights; 0 for none",
+    )
+    grad_clip: float = setting(
+        10.0,  # healthy runs rarely reach it; caps the step that one odd image can cause
+        _number(0),
+        "clip the gradient's norm to this; 0 for no clipping",
+    )
+    seed: int = setting(
+        0,
+        _integer(0),
+        "decides batches, augmentation and sampling",
+    )
+    amp: bool | None = setting(
+        None,  # bf16 is faster on GPUs and slower on most CPUs
+        _one_of(None, True, False),
+        "bf16 autocast; by default on CUDA only",
+    )
+    image_size: int = setting(
+        128,  # the short edge that the tiny models take; larger ones have their own min_size
+        _integer(32),
+        "edge in pixels of the pictures trained on",
+    )
+    scale_range: tuple[float, float] = setting(
+        (0.5, 1.5),  # objects up to three times as large in one picture as in another
+        ("two numbers 0 < low <= high", _scale_range),
+        "range of the scale jitter",
+    )
+
+    # What decides only how, where and how often. May change at a resume.
+    eval_every: int = setting(
+        0,  # it costs time
+        _integer(0),
+        "evaluate each so many iterations; 0 for only at the end",
+    )
+    checkpoint_every: int = setting(
+        100,  # a kill costs at most so many iterations: about a minute on 2 cores
+        _integer(1),
+        "write a checkpoint each so many iterations",
+    )
+    num_workers: int = setting(
+        0,  # both cores of a laptop for the network; a GPU wants about one a core
+        _integer(0),
+        "processes that load and augment images, for each training process",
+    )
+    threads: int | None = setting(
+        None,  # PyTorch's choice; another number of threads may round the last bits differently
+        _optional(_integer(1)),
+        "CPU threads for each training process",
+    )
+    max_minutes: float | None = setting(
+        None,
+        _optional(_number(0, low_too=False)),
+        "stop, with checkpoint and evaluation, after so many minutes; --resume goes on",
+    )
+    device: str = setting(
+        "auto",  # CUDA where there is one for each process, else the CPU
+        (
+            "'auto', 'cpu', 'cuda' or 'cuda:N'",
+            lambda v: isinstance(v, str) and bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", v)),
+        ),
+        "auto, cpu, cuda or cuda:N",
+    )
+
+    def __post_init__(self):
+        if isinstance(self.scale_range, list):  # what JSON makes of a tuple
+            object.__setattr__(self, "scale_range", tuple(self.scale_range))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not field.metadata["check"](value):
+                allowed = field.metadata["allowed"]
+                raise ValueError(f"{field.name}={value!r} is not possible; allowed is {allowed}")
+        if self.warmup > self.iterations:
+            raise ValueError(
+                f"warmup={self.warmup} is longer than the run; allowed is at most "
+                f"iterations={self.iterations}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The config with these fields.
+
+        Raises:
+            ValueError: for an unknown field.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ValueError(f"TrainConfig has no field {name!r}; it has {', '.join(names)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def learning_rate_factor(self, iteration: int) -> float:
+        """What multiplies ``lr`` at this iteration (from 0): a line up, then half a cosine down.
+
+        warm-up  (t + 1) / warmup                                   for t < warmup
+        cosine   end + (1 − end)·(1 + cos(π·(t − warmup) / (iterations − warmup))) / 2   after
+        """
+        if iteration < self.warmup:
+            return (iteration + 1) / self.warmup
+        passed = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
+        cosine = (1 + math.cos(math.pi * min(1.0, passed))) / 2
+        return self.final_lr + (1 - self.final_lr) * cosine
+
+
+MAY_CHANGE_AT_RESUME = (
+    "eval_every", "checkpoint_every", "num_workers", "threads", "max_minutes", "device",
+)  # fmt: skip
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """The fields that decide the result and differ, each as ``lr: 0.1 -> 0.2``."""
+    return [
+        f"{field.name}: {getattr(old, field.name)!r} -> {getattr(new, field.name)!r}"
+        for field in fields(TrainConfig)
+        if field.name not in MAY_CHANGE_AT_RESUME
+        and getattr(old, field.name) != getattr(new, field.name)
+    ]
