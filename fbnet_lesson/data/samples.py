@@ -35,18 +35,19 @@ def make_sample(image, masks, labels, iscrowd, image_id):
     """The sample of one picture, in the form both datasets hand out (see the module's text).
 
     image: uint8 [H, W, 3]; masks: bool [N, H, W]; labels: integers [N]; iscrowd: bool [N].
+    All but ``masks`` are copied, so that a transform may change its sample and not a cache.
     """
     size = image.shape[:2]
     target = {
         "boxes": tv_tensors.BoundingBoxes(
             torch.from_numpy(boxes_from_masks(masks)), format="XYXY", canvas_size=size
         ),
-        "labels": torch.from_numpy(np.asarray(labels, np.int64)),
+        "labels": torch.from_numpy(np.array(labels, np.int64)),
         "masks": tv_tensors.Mask(torch.from_numpy(masks)),
-        "iscrowd": torch.from_numpy(np.asarray(iscrowd, bool)),
+        "iscrowd": torch.from_numpy(np.array(iscrowd, bool)),
         "image_id": int(image_id),
     }
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
+    planes = image.transpose(2, 0, 1).copy()  # (H, W, 3) -> (3, H, W)
     return tv_tensors.Image(torch.from_numpy(planes)), target
 
 
