@@ -1,0 +1,165 @@
+"""The built notebooks match their sources, and the builder refuses what should not be published."""
+
+import nbformat
+import pytest
+
+from fbnet_lesson.course import build
+from fbnet_lesson.course.build import LessonError
+
+PUBLISHED = [path for slug in build.lesson_slugs() for path in build.notebook_paths(slug)]
+LESSON = """\
+# %% [markdown]
+# # A small lesson
+
+# %%
+import os
+shape = (2, 3)
+shape
+
+# %%
+print("the sum is", sum(shape), "in", os.path.basename(os.getcwd()))
+"""
+
+
+# --------------------------------------------------------------------------- the repository's own
+
+
+def test_every_notebook_is_what_its_source_says():
+    assert build.out_of_step() == []
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_published_notebooks_are_executed_small_and_free_of_this_machine(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert build.defects(notebook, path.stat().st_size) == []
+    assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+# ------------------------------------------------------------------------------------ the builder
+
+
+def write_lesson(root, source=LESSON):
+    (root / "solutions").mkdir(exist_ok=True)
+    (root / "solutions" / "00_small.py").write_text(source)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with the small lesson, built."""
+    root = tmp_path_factory.mktemp("course")
+    write_lesson(root)
+    build.build(root=root)
+    return root
+
+
+def test_a_lesson_becomes_two_notebooks_with_outputs(built):
+    for path in build.notebook_paths("00_small", built):
+        title, first, second = nbformat.read(path, as_version=4).cells
+        assert title.source == "# A small lesson"
+        assert first.outputs[0].data["text/plain"] == "(2, 3)"
+        assert second.outputs[0].text == f"the sum is 5 in {path.parent.name}\n"
+        assert [cell.id for cell in (title, first, second)] == [f"00_small-0{i}" for i in range(3)]
+        assert not first.metadata
+
+
+def test_building_again_changes_no_byte(built, capsys):
+    before = {path: path.read_bytes() for path in build.notebook_paths("00_small", built)}
+    assert build.build(["00_small"], root=built) == []
+    assert "00_small: unchanged" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(built.rglob("*.tmp"))
+
+
+def test_a_built_course_is_in_step_with_its_sources(built):
+    assert build.out_of_step(built) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("shape\n", "shape  # as before\n"), ("# A small", "# A tiny"), ("# %%\nprint", "print")],
+    ids=["code", "text", "cells"],
+)
+def test_a_changed_source_is_noticed_without_executing(built, tmp_path, change):
+    write_lesson(tmp_path, LESSON.replace(*change))
+    for old in build.notebook_paths("00_small", built):
+        new = tmp_path / old.relative_to(built)
+        new.parent.mkdir(exist_ok=True)
+        new.write_bytes(old.read_bytes())
+    assert build.out_of_step(tmp_path) == [
+        f"{folder}/00_small.ipynb is out of step with solutions/00_small.py: run make notebooks"
+        for folder in ("notebooks", "solutions")
+    ]
+
+
+def test_missing_and_left_over_notebooks_are_named(tmp_path):
+    write_lesson(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "07_gone.ipynb").touch()
+    assert build.out_of_step(tmp_path) == [
+        "notebooks/07_gone.ipynb has no source",
+        "notebooks/00_small.ipynb is not built",
+        "solutions/00_small.ipynb is not built",
+    ]
+
+
+def test_what_a_notebook_may_not_hold_is_named_and_nothing_is_written(tmp_path):
+    write_lesson(
+        tmp_path,
+        "# %%\nimport warnings\nwarnings.warn('old')\n"
+        "# %%\nprint(__import__('os').getcwd())\n"
+        "# %%\nprint(object())\n"
+        f"# %%\nprint('x' * {build.SIZE_LIMIT})\n",
+    )
+    with pytest.raises(LessonError, match="^notebooks/00_small.ipynb: ") as error:
+        build.build(root=tmp_path)
+    for part in ("cell 0 writes to stderr", "UserWarning: old", f"cell 1 shows '{tmp_path}"):
+        assert part in str(error.value)
+    for part in ("cell 2 shows 'at 0x", "bytes, allowed are 400,000"):
+        assert part in str(error.value)
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_a_failing_cell_names_the_lesson_and_the_error(tmp_path):
+    write_lesson(tmp_path, "# %%\n1 / 0\n")
+    with pytest.raises(LessonError, match=r"notebooks/00_small\.ipynb: (?s:.*)ZeroDivisionError"):
+        build.build(root=tmp_path)
+
+
+def test_a_notebook_has_no_network(tmp_path):
+    write_lesson(
+        tmp_path,
+        "# %%\nimport socket\n"
+        "try:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+        "except Exception as error:\n    print(type(error).__name__)\n",
+    )
+    build.build(root=tmp_path)
+    notebook = nbformat.read(build.notebook_paths("00_small", tmp_path)[0], as_version=4)
+    assert build.output_text(notebook.cells[0].outputs[0]) == "NetworkBlocked\n"
+
+
+def test_an_unexecuted_cell_and_a_hidden_value_are_defects():
+    cells = [nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("2;", execution_count=1)]
+    assert build.defects(nbformat.v4.new_notebook(cells=cells), 100) == [
+        "cell 0 was not executed",
+        "cell 1 ends with ';': write '_ = ...' to show nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["/home/ada/x.png", "in /tmp/run1", r"C:\Users", r"'C:\\Users'", "<A at 0x7f001122>"]
+)
+def test_text_of_a_machine_is_recognised(tmp_path, text):
+    assert build.machine_trace(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["data/shapes", "a/home/b", "https://x.org/tmp/y", "at 0x10", "3/4", "C: d"]
+)
+def test_other_slashes_are_left_alone(tmp_path, text):
+    assert build.machine_trace(text, tmp_path) is None
+
+
+def test_an_unknown_lesson_is_refused_with_the_known_ones(built):
+    with pytest.raises(LessonError, match="no lesson '99_x'; there are: 00_small"):
+        build.build(["99_x"], root=built)
