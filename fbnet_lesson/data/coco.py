@@ -28,6 +28,8 @@ from tqdm import tqdm
 from .samples import Packed, make_sample
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 60
 TOLERANCE = 1.0  # pixels by which a box or polygon may pass the border: tools round differently
 
 
@@ -122,19 +124,18 @@ class CocoDataset(Dataset):
             raise ValueError(f'on_defect is {on_defect!r}; it must be "refuse" or "drop"')
         if max_edge is not None and not max_edge >= 1:
             raise ValueError(f"max_edge is {max_edge!r}; it must be 1 or more pixels, or None")
-        found = _Inspection(annotations, images, image_ids)
+        only = None if image_ids is None else [int(i) for i in image_ids]
+        found = _Inspection(annotations, images, only)
         self.report = found.report()
-        if found.defects and (on_defect == "refuse" or not found.images or not found.categories):
+        if found.defects and on_defect == "refuse":
             raise ValueError(
-                f"the set has {len(found.defects)} defects, "
-                f"{len(found.images)} usable images and {len(found.categories)} categories:\n"
-                f"{self.report.table(rows=10)}\n"
+                f"the set has {len(found.defects)} defects:\n{self.report.table(rows=10)}\n"
                 'Repair it, or leave the defective records out with on_defect="drop".'
             )
         if not found.images or not found.categories:
             raise ValueError(
-                f"the set has {len(found.images)} images and {len(found.categories)} categories; "
-                "it needs at least one of each"
+                f"the set has {len(found.images)} usable images and {len(found.categories)} "
+                f"categories; it needs one of each at least.\n{self.report.table(rows=10)}"
             )
         self.transform, self.max_edge, self.has_masks = transform, max_edge, found.has_masks
         self.dropped = {
@@ -239,12 +240,11 @@ def _number(value):
 
 
 def _show(value):
-    """``value`` in at most about 60 plain characters, whatever it is."""
+    """``value`` in at most 60 characters that print, whatever it is."""
     try:
-        text = ascii(reprlib.repr(value))[1:-1] if isinstance(value, str) else reprlib.repr(value)
+        text = SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python prints
         text = f"a {type(value).__name__}"
-    text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -264,7 +264,7 @@ class _Inspection:
     annotations: list = field(default_factory=list)
     categories: dict = field(default_factory=dict)
     has_masks: bool = True
-    looked_at: dict = field(default_factory=lambda: dict.fromkeys(("images", "annotations"), 0))
+    looked_at: Counter = field(default_factory=Counter)
 
     def __post_init__(self):
         data = self._read_source()
@@ -275,7 +275,8 @@ class _Inspection:
         self._inspect_annotations(data["annotations"], known)
 
     def report(self):
-        return DatasetReport(tuple(self.defects), **self.looked_at, categories=len(self.categories))
+        counted = (self.looked_at[name] for name in ("images", "annotations", "categories"))
+        return DatasetReport(tuple(self.defects), *counted)
 
     def _add(self, kind, where, found, allowed):
         self.defects.append(Defect(kind, where, found, allowed))
@@ -317,6 +318,7 @@ class _Inspection:
         return len(self.defects) == before
 
     def _inspect_categories(self, records):
+        self.looked_at["categories"] = len(records)
         for position, record in enumerate(records):
             where = _name_of("category", "categories", record, position)
             text = (lambda v: isinstance(v, str) and v != "", "a text")
@@ -347,17 +349,22 @@ class _Inspection:
             elif complete and (path := self._path_of(record["file_name"], where)):
                 sound[image_id] = {**record, "path": path}
             seen.add(image_id if _whole(image_id) else None)
-        self._probe_images({i: sound[i] for i in wanted if i in sound} if self.only else sound)
+        if self.only is not None:
+            sound = {i: sound[i] for i in wanted if i in sound}
+        self._probe_images(sound)
         return known
 
     def _wanted(self, known):
         """The ids asked for, in their order. Raises ValueError for one the file has not."""
-        wanted = list(known if self.only is None else self.only)
+        wanted = dict.fromkeys(known if self.only is None else self.only)
         unknown = [i for i in wanted if i not in known]
-        if unknown or len(set(wanted)) < len(wanted):
-            found = f"unknown: {unknown[:5]}" if unknown else "an id more than once"
-            raise ValueError(f"image_ids has {found}; the file has {len(known)} image ids")
-        return dict.fromkeys(wanted)
+        if unknown or (self.only is not None and len(wanted) < len(self.only)):
+            found = f"unknown ids, as {unknown[:5]}" if unknown else "an id more than once"
+            raise ValueError(
+                f"image_ids has {found}; the file has {len(known)} images, "
+                f"as {sorted(known)[:5]}; each may be named once"
+            )
+        return wanted
 
     def _path_of(self, name, where):
         """The file of an image, or None where it is not a file inside the image folder."""
@@ -390,12 +397,13 @@ class _Inspection:
                     self.images[image_id] = record
 
     def _inspect_annotations(self, records, known):
-        seen = set()
+        seen, others = set(), known - set(known if self.only is None else self.only)
         self.has_masks = not records or any(
             isinstance(r, dict) and r.get("segmentation") for r in records
         )
         for position, record in enumerate(records):
-            if self.only is not None and self._of_another_image(record, known):
+            image_id = record.get("image_id") if isinstance(record, dict) else None
+            if _whole(image_id) and image_id in others:
                 continue
             self.looked_at["annotations"] += 1
             where = _name_of("annotation", "annotations", record, position)
@@ -408,10 +416,6 @@ class _Inspection:
             if rle and len(self.defects) == before:
                 self.annotations.append(_common_form(record, rle))
 
-    def _of_another_image(self, record, known):
-        image_id = record.get("image_id") if isinstance(record, dict) else None
-        return _whole(image_id) and image_id in known and image_id not in set(self.only)
-
     def _inspect_annotation(self, record, where, known):
         """Adds the defects of an annotation; returns its mask as RLE where it can have one."""
         box = (
@@ -421,7 +425,7 @@ class _Inspection:
         whole = (_whole, "a whole number")
         fields = {"id": whole, "image_id": whole, "category_id": whole, "bbox": box}
         if isinstance(record, dict) and "iscrowd" in record:
-            fields["iscrowd"] = (lambda v: _whole(v) and v in (0, 1), "0 or 1")
+            fields["iscrowd"] = (lambda v: isinstance(v, int) and v in (0, 1), "0 or 1")
         complete = self._fields(record, where, fields)
         if not isinstance(record, dict):
             return None
@@ -436,9 +440,15 @@ class _Inspection:
         if "bbox" in record and box[0](record["bbox"]):
             self._add_all(where, _box_problems(record["bbox"], size))
         if not self.has_masks:
-            return _box_rle(record["bbox"], size) if complete and size else None
+            return self._filled_box(record["bbox"], size, where) if complete and size else None
         rle, problems = _read_segmentation(record.get("segmentation"), size)
         self._add_all(where, problems)
+        return rle
+
+    def _filled_box(self, box, size, where):
+        rle = _box_rle(box, size)
+        if not rle:
+            self._add("zero-area mask", where, f"box {_show(box)}", "at least one pixel")
         return rle
 
     def _add_all(self, where, problems):
