@@ -11,8 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+import typer
 from no_network import NetworkBlocked
 from packaging.requirements import Requirement
+
+import fbnet_lesson as fl
+from fbnet_lesson import cli
 
 try:
     import tomllib
@@ -153,7 +158,8 @@ def test_the_first_call_installs_the_lock_and_the_second_starts_at_once(clone):
     assert "--require-hashes --requirement requirements.lock" in asked
     assert "--no-deps --no-build-isolation --editable ." in asked
     assert clone("--question").returncode == 0
-    os.utime(clone.folder / "requirements.lock")
+    installed = (clone.folder / ".venv" / ".installed").stat().st_mtime
+    os.utime(clone.folder / "requirements.lock", (installed + 1, installed + 1))
     assert clone("--question").returncode == 1
 
 
@@ -189,6 +195,45 @@ def test_a_wheel_carries_the_shipped_data(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "fbnet_lesson/norms.py" in names and "fbnet_lesson/shipped/README.md" in names
     assert not [name for name in names if name.startswith(("data/", "tests/"))]
+
+
+# ------------------------------------------------------------------------------------ the README
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_lists_all_models_with_their_parameters():
+    rows = dict(re.findall(r"^\| `(.+?)` \|.*\| ([\d,]+) \|$", README, re.MULTILINE))
+    assert sorted(rows) == fl.list_models()
+    for name, parameters in rows.items():
+        with torch.device("meta"):
+            model = fl.create_model(name)
+        assert f"{sum(p.numel() for p in model.parameters()):,}" == parameters, name
+
+
+def readme_commands() -> list[str]:
+    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return block.splitlines()
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_commands_of_the_readme_are_understood(line):
+    command = typer.main.get_command(cli.app)
+    words = re.split(r"fbnet.lesson ", line, maxsplit=1)[1].split()
+    while isinstance(getattr(command, "commands", None), dict):
+        command = command.commands[words.pop(0)]
+    command.make_context("fbnet-lesson", words)  # parses, runs nothing
+
+
+def test_the_python_of_the_readme_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(block, {})
+
+
+def test_python_m_is_the_same_program():
+    command = [sys.executable, "-m", "fbnet_lesson", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Usage: fbnet-lesson" in result.stdout
 
 
 # ----------------------------------------------------------------------------------- the network

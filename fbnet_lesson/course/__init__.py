@@ -1,1 +1,1 @@
-"""The course machine: builds the notebooks and checks exercises. Nothing in the package imports it."""
+"""The course machine: builds the notebooks. Only the command line imports it."""
