@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .samples import Packed, make_sample
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 60
 TOLERANCE = 1.0  # pixels by which a box or polygon may pass the border: tools round differently
@@ -99,8 +99,9 @@ class CocoDataset(Dataset):
     ``transform(image, target)``. cache: keep each picture once read. max_edge: shrink a picture
     and its masks when read, so that no edge is longer (pixels); an instance of which nothing is
     left then is not in the sample. on_defect: "refuse" raises ValueError for a set with a
-    defect; "drop" leaves the defective images and annotations out and counts them in
-    ``dropped`` = {"images": ..., "annotations": ...}; ``report`` says why.
+    defect; "drop" leaves the defective images and annotations out. ``dropped`` is the number of
+    defects, ``report`` lists them, and ``dropped_records`` = {"images": ..., "annotations": ...}
+    counts what is left out for them, the annotations of a left out image included.
 
     A label is the index of a category among the categories in the order of their ids. Where no
     annotation of the file has a segmentation, ``has_masks`` is False and the masks are the
@@ -138,7 +139,8 @@ class CocoDataset(Dataset):
                 f"categories; it needs one of each at least.\n{self.report.table(rows=10)}"
             )
         self.transform, self.max_edge, self.has_masks = transform, max_edge, found.has_masks
-        self.dropped = {
+        self.dropped = len(found.defects)
+        self.dropped_records = {
             "images": found.looked_at["images"] - len(found.images),
             "annotations": found.looked_at["annotations"] - len(found.annotations),
         }

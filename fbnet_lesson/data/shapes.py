@@ -428,9 +428,8 @@ def _light_up(canvas, light, draws):
 
 
 def _check_size(size):
-    if len(size) != 2 or not all(
-        isinstance(n, int | np.integer) and n >= SMALLEST_SIDE for n in size
-    ):
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    if not pair or not all(isinstance(n, int | np.integer) and n >= SMALLEST_SIDE for n in size):
         raise ValueError(
             f"size is {size!r}; it must be (height, width), two whole numbers of pixels, "
             f"{SMALLEST_SIDE} or more each"
@@ -582,7 +581,8 @@ def write_coco(folder, images, seed=0, size=(128, 128)):
         for index in tqdm(range(images), desc="shapes", unit="scene"):
             scene = render_scene(seed, index, size)
             path = folder / "images" / f"{index:06d}.png"
-            _write_whole(path, lambda f, scene=scene: Image.fromarray(scene.image).save(f, "PNG"))
+            picture = Image.fromarray(scene.image)
+            _write_whole(path, lambda f, p=picture: p.save(f, "PNG", optimize=True))
             yield scene
 
     coco = _coco_dict(written(), seed, size)
