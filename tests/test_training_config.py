@@ -63,6 +63,11 @@ def test_the_learning_rate_rises_in_a_line_to_its_full_value_then_falls_by_a_cos
     assert factors[4:] == sorted(factors[4:], reverse=True)
 
 
+def test_the_warmup_is_by_default_a_tenth_of_the_run_and_at_most_1000():
+    runs = [TrainConfig(iterations=n).warmup_iterations for n in (5, 200, 540_000)]
+    assert runs == [0, 20, 1000]
+
+
 def test_without_warmup_training_starts_at_the_full_learning_rate():
     assert TrainConfig(warmup=0).learning_rate_factor(0) == 1.0
 

@@ -50,7 +50,7 @@ def assert_same_run(folder, expected):
 
 
 def test_a_run_leaves_everything_in_its_folder(tmp_path):
-    result = run(tmp_path / "run", data={"source": "squares"})
+    result = run(tmp_path / "run", notes={"data": "squares"})
     names = {path.name for path in (tmp_path / "run").iterdir()}
     files = {"config.json", "metrics.csv", "tensorboard", "last.pt", "previous.pt"}
     assert names == files | {"model.safetensors", "eval.json"}
@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path):
     assert config["model_name"] == "tests/stand_in"
     assert config["model_config"] == {"num_classes": 2, "norm": "BN"}
     assert config["train"]["iterations"] == 8
-    assert config["categories"] == ["red", "green"] and config["data"] == {"source": "squares"}
+    assert config["categories"] == ["red", "green"] and config["notes"] == {"data": "squares"}
     assert result["iteration"] == 8 and set(result["losses"]) == {"loss_cls", "loss_box_reg"}
     rows = read_rows(tmp_path / "run")
     assert [row["iteration"] for row in rows] == [str(i) for i in range(1, 9)]
@@ -215,9 +215,9 @@ def test_it_stops_when_the_minutes_are_over_with_results_and_can_go_on(tmp_path)
 
 def test_it_says_how_many_defects_the_data_sets_dropped(tmp_path):
     lines, dataset = [], Squares()
-    dataset.dropped = ["a", "b"]
+    dataset.dropped_records = {"images": 1, "annotations": 23}
     train(StandIn(), dataset, None, QUICK, tmp_path, log=lines.append)
-    assert "training set: 2 defects dropped" in lines
+    assert "training set: 1 images and 23 annotations dropped for their defects" in lines
 
 
 # Losses that are not finite

@@ -92,10 +92,10 @@ class TrainConfig:
         _integer(1),
         "optimizer steps",
     )
-    warmup: int = setting(
-        100,  # the first gradients are the largest, as the heads start from noise
-        _integer(0),
-        "iterations over which the learning rate rises to lr",
+    warmup: int | None = setting(
+        None,  # the first gradients are the largest, as the heads start from noise
+        _optional(_integer(0)),
+        "iterations over which the learning rate rises; by default a tenth, at most 1000",
     )
     final_lr: float = setting(
         0.01,  # not 0, or the last steps would change nothing
@@ -122,10 +122,10 @@ class TrainConfig:
         _one_of(None, True, False),
         "bf16 autocast; by default on CUDA only",
     )
-    image_size: int = setting(
-        128,  # the short edge that the tiny models take; larger ones have their own min_size
-        _integer(32),
-        "edge in pixels of the pictures trained on",
+    image_size: int | None = setting(
+        None,  # what the model was made for
+        _optional(_integer(32)),
+        "edge in pixels of the pictures trained on; by default the model's min_size",
     )
     scale_range: tuple[float, float] = setting(
         (0.5, 1.5),  # objects up to three times as large in one picture as in another
@@ -176,7 +176,7 @@ class TrainConfig:
             if not field.metadata["check"](value):
                 allowed = field.metadata["allowed"]
                 raise ValueError(f"{field.name}={value!r} is not possible; allowed is {allowed}")
-        if self.warmup > self.iterations:
+        if self.warmup_iterations > self.iterations:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the run; allowed is at most "
                 f"iterations={self.iterations}"
@@ -198,15 +198,21 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @property
+    def warmup_iterations(self) -> int:
+        """``warmup``, or by default a tenth of the run, at most the original's 1000."""
+        return min(1000, self.iterations // 10) if self.warmup is None else self.warmup
+
     def learning_rate_factor(self, iteration: int) -> float:
         """What multiplies ``lr`` at this iteration (from 0): a line up, then half a cosine down.
 
         warm-up  (t + 1) / warmup                                   for t < warmup
         cosine   end + (1 − end)·(1 + cos(π·(t − warmup) / (iterations − warmup))) / 2   after
         """
-        if iteration < self.warmup:
-            return (iteration + 1) / self.warmup
-        passed = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
+        warmup = self.warmup_iterations
+        if iteration < warmup:
+            return (iteration + 1) / warmup
+        passed = (iteration - warmup) / max(1, self.iterations - warmup)
         cosine = (1 + math.cos(math.pi * min(1.0, passed))) / 2
         return self.final_lr + (1 - self.final_lr) * cosine
 

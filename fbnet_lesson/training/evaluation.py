@@ -136,6 +136,7 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 def score(dataset: Any, found: list[dict[str, Any]], with_masks: bool) -> dict[str, Any]:
     """Compare COCO results with the ground truth of the data set; see ``evaluate``."""
     truth = dataset.coco_ground_truth()
+    with_masks &= getattr(dataset, "has_masks", True)  # boxes alone are no truth about masks
     return {
         "images": len(truth["images"]),
         "detections": len(found),

@@ -62,15 +62,15 @@ def train(
     run_folder: str | Path,
     *,
     resume: bool = False,
-    data: dict[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train a detector; at the end ``model`` holds the (averaged) weights of ``model.safetensors``
     and is in eval mode.
 
     The data sets give ``(image, target)`` as in ``fbnet_lesson.data``. With ``resume`` a run that
-    was stopped goes on where its last checkpoint is; one that has none starts. ``data`` is noted in
-    ``config.json``. Under ``torchrun``, call ``distributed.start()`` first: the batch is divided
+    was stopped goes on where its last checkpoint is; one that has none starts. ``notes`` are kept
+    in ``config.json``. Under ``torchrun``, call ``distributed.start()`` first: the batch is divided
     among the processes.
 
     Returns:
@@ -88,7 +88,7 @@ def train(
     folder = Path(run_folder)
     say = log if distributed.is_first() else lambda line: None
     checkpoint = distributed.on_first(
-        lambda: open_run_folder(folder, model, config, train_dataset, data, resume)
+        lambda: open_run_folder(folder, model, config, train_dataset, notes, resume)
     )
     state = TrainingState(model.to(device).train(), config)
     if checkpoint is not None:
@@ -281,7 +281,7 @@ def open_run_folder(
     model: nn.Module,
     config: TrainConfig,
     train_dataset: Any,
-    data: dict[str, Any] | None,
+    notes: dict[str, Any] | None,
     resume: bool,
 ) -> dict[str, Any] | None:
     """Make sure that the folder is this run's and return its checkpoint, if it is to be resumed.
@@ -295,7 +295,7 @@ def open_run_folder(
         **model_description(model),
         "train": config.to_dict(),
         "categories": list(getattr(train_dataset, "categories", [])),
-        "data": data or {},
+        "notes": notes or {},
         "torch": torch.__version__,
     }
     path = folder / "config.json"
@@ -492,8 +492,8 @@ def _dropped_lines(train_dataset: Any, val_dataset: Any) -> list[str]:
     """What the data sets left out because of defects, as one line for each that did."""
     lines = []
     for name, dataset in (("training", train_dataset), ("evaluation", val_dataset)):
-        dropped = getattr(dataset, "dropped", None)
-        if dropped:
-            count = dropped if isinstance(dropped, int) else len(dropped)
-            lines.append(f"{name} set: {count:,} defects dropped")
+        dropped = getattr(dataset, "dropped_records", {})
+        if any(dropped.values()):
+            counts = " and ".join(f"{count:,} {kind}" for kind, count in dropped.items())
+            lines.append(f"{name} set: {counts} dropped for their defects")
     return lines
