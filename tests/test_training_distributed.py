@@ -16,7 +16,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def run(folder, processes, *settings):
     launcher = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
     command = [*launcher, STAND_IN, str(folder), *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -74,3 +74,13 @@ def test_an_error_of_the_first_process_ends_all_of_them(tmp_path):
     command = [*TORCHRUN, "2", STAND_IN, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0 and "is a file" in done.stderr
+
+
+def test_the_real_detector_trains_on_two_processes_as_on_one_and_finds_the_same(tmp_path):
+    for processes in (1, 2):
+        settings = ["model=tiny", "norm=SyncBN", "batch_size=4", "iterations=6"]
+        run(tmp_path / str(processes), processes, *settings)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert len(losses(one)) == 6
+    assert losses(two) == pytest.approx(losses(one), rel=1e-6)
+    assert (two / "eval.json").read_text() == (one / "eval.json").read_text()

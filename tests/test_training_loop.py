@@ -16,6 +16,7 @@ from fbnet_lesson.training import loop
 from fbnet_lesson.training.config import TrainConfig
 from fbnet_lesson.training.loop import NonFiniteError, RunFolderError, make_optimizer, train
 
+ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = str(Path(__file__).with_name("training_stand_in.py"))
 QUICK = TrainConfig(
     iterations=8, warmup=2, batch_size=4, lr=5e-3, ema_decay=0.9, threads=1, checkpoint_every=3
@@ -124,19 +125,22 @@ def test_killed_after_the_last_checkpoint_it_still_writes_the_results(tmp_path, 
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-def kill_often(command, folder, kills, step_seconds):
-    """Run the command until it ends by itself; before, kill it at ``kills`` random moments."""
-    for _ in range(kills):
-        before = rows_in(folder)
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while rows_in(folder) in (0, before) and child.poll() is None:
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 4 * step_seconds))
+def kill_often(command, folder, kills, iterations, step_seconds):
+    """Run the command to its end, but kill it ``kills`` times on the way, at random moments."""
+    for left in range(kills, 0, -1):
+        done = rows_in(folder)
+        goal = done + random.randint(0, (iterations - done) // (left + 1))
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while rows_in(folder) <= goal and child.poll() is None:
+            time.sleep(step_seconds / 10)
+        time.sleep(random.uniform(0, step_seconds))
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert child.returncode == -signal.SIGKILL, "it ended before it was killed"
         loop.load_checkpoint(folder)  # raises where none is readable
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def rows_in(folder):
@@ -148,7 +152,7 @@ def rows_in(folder):
 def test_killed_with_sigkill_at_random_moments_it_ends_with_the_same_bits(tmp_path):
     settings = ["iterations=120", "checkpoint_every=2", "batch_size=4"]
     command = [sys.executable, STAND_IN, str(tmp_path / "killed"), *settings]
-    kill_often(command, tmp_path / "killed", kills=3, step_seconds=0.02)
+    kill_often(command, tmp_path / "killed", kills=3, iterations=120, step_seconds=0.01)
     command[2] = str(tmp_path / "whole")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
@@ -310,3 +314,22 @@ def test_training_leaves_the_settings_of_torch_as_they_were(tmp_path):
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.rand(1) == expected
+
+
+# The real detector
+
+
+def tiny_command(folder, *options):
+    """The command that trains lesson/mask_rcnn_tiny; resumes what was killed."""
+    options = ["--data", "shapes", "--val-length", "4", "--threads", "1", *options]
+    train_it = ["-m", "fbnet_lesson", "train", "--resume", "--out", str(folder), *options]
+    return [sys.executable, *train_it]
+
+
+@pytest.mark.slow
+def test_the_real_detector_killed_ten_times_ends_with_the_same_bits(tmp_path):
+    small = ["--iterations", "80", "--batch-size", "2", "--checkpoint-every", "2"]
+    small += ["--image-size", "64", "--set", "min_size=64", "--train-length", "20"]
+    subprocess.run(tiny_command(tmp_path / "whole", *small), check=True, cwd=ROOT)
+    kill_often(tiny_command(tmp_path / "killed", *small), tmp_path / "killed", 10, 80, 0.06)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")

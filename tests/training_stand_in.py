@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fbnet_lesson.data import ShapesDataset, eval_transform, train_transform
 from fbnet_lesson.detection.losses import average_over_workers
 from fbnet_lesson.norms import make_norm
 from fbnet_lesson.training import distributed
 from fbnet_lesson.training.config import TrainConfig
 from fbnet_lesson.training.loop import train
+from fbnet_lesson.zoo import create_model
 
 CELL = 8
 
@@ -158,19 +160,44 @@ def augmentation():
     return v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.3)])
 
 
+def stand_in(norm):
+    return StandIn(norm), Squares(20, transform=augmentation()), Squares(6)
+
+
+def tiny_in_double_precision(norm):
+    """The real detector, in a precision in which no rounding decides between two proposals."""
+    torch.manual_seed(0)
+    model = create_model("lesson/mask_rcnn_tiny", norm=norm, min_size=64).double()
+
+    def in_double(transform):
+        def transformed(image, target):
+            image, target = transform(image, target)
+            return image.double(), {**target, "boxes": target["boxes"].double()}
+
+        return transformed
+
+    size = (64, 64)
+    train_set = ShapesDataset(40, 1, size, in_double(train_transform(size)))
+    return model, train_set, ShapesDataset(6, 0, size, in_double(eval_transform()))
+
+
 def main():
     """``python training_stand_in.py RUN_FOLDER [field=value …]``: train, on one or many processes.
 
-    Resumes a run that was killed. A ``norm=`` is the model's; the rest are fields of TrainConfig.
+    Resumes a run that was killed. ``norm=`` is the model's, ``model=tiny`` is the real detector;
+    the rest are fields of TrainConfig.
     """
     folder, *pairs = sys.argv[1:]
-    settings = dict(norm="BN", iterations=30, warmup=3, threads=1, ema_decay=0.9, lr=5e-3)
+    settings = dict(
+        model="stand_in", norm="BN", iterations=30, warmup=3, threads=1, ema_decay=0.9, lr=5e-3
+    )
     for pair in pairs:
         name, _, value = pair.partition("=")
-        settings[name] = value if name in ("norm", "optimizer") else ast.literal_eval(value)
-    model = StandIn(settings.pop("norm"))
+        as_text = name in ("model", "norm", "optimizer")
+        settings[name] = value if as_text else ast.literal_eval(value)
     distributed.start("cpu")
-    train_set, val_set = Squares(20, transform=augmentation()), Squares(6)
+    make = {"stand_in": stand_in, "tiny": tiny_in_double_precision}[settings.pop("model")]
+    model, train_set, val_set = make(settings.pop("norm"))
     train(model, train_set, val_set, TrainConfig(**settings), folder, resume=True)
     distributed.stop()
 

@@ -4,6 +4,7 @@ Every function here does the obvious with a single process, so that the loop nee
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -121,4 +122,6 @@ def parallel(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
+    # Of 1x1 convolutions, whose strides mean nothing: DDP copies a few bytes more.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, process_group=dist.new_group())
