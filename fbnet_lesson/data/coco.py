@@ -246,7 +246,7 @@ def _show(value):
     try:
         text = SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python prints
-        text = f"a {type(value).__name__}"
+        text = "too long to print"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

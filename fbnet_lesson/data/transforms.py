@@ -161,4 +161,4 @@ class ToPlainTensors(nn.Module):
             name: value.as_subclass(torch.Tensor) if isinstance(value, torch.Tensor) else value
             for name, value in target.items()
         }
-        return F.to_dtype(image, torch.float32, scale=True), plain
+        return image / 255, plain
