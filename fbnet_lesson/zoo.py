@@ -12,7 +12,9 @@ from fbnet_lesson.checkpoints import load_weights
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.detector import Detector
 
-SHIPPED = Path(__file__).resolve().parent.parent / "data" / "weights"
+PACKAGE = Path(__file__).resolve().parent
+# An installed wheel carries data/ as fbnet_lesson/shipped; in a clone it lies beside the package.
+SHIPPED = next(p for p in (PACKAGE / "shipped", PACKAGE.parent / "data") if p.is_dir()) / "weights"
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,7 @@ MODELS = {
         "FBNetV3_G_fpn", masks=False, fpn=True, overrides=FPN
     ),
     "d2go/mask_rcnn_fbnetv3a_C4": DetectorSpec("FBNetV3_A", masks=True, overrides=C4),
-    "d2go/mask_rcnn_fbnetv3a_dsmask_C4": DetectorSpec(
-        "FBNetV3_A_dsmask", masks=True, overrides=C4
-    ),
+    "d2go/mask_rcnn_fbnetv3a_dsmask_C4": DetectorSpec("FBNetV3_A_dsmask", masks=True, overrides=C4),
     "d2go/mask_rcnn_fbnetv3g_fpn": DetectorSpec(
         "FBNetV3_G_fpn", masks=True, fpn=True, overrides=FPN
     ),

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.detection.boxes import clip_boxes, decode_boxes
@@ -59,15 +58,23 @@ def select_detections(
 ) -> Detections:
     """From the head's output on one image to its detections.
 
-    Every (proposal, class) pair whose score is over ``score_threshold`` is a candidate; NMS per
-    class; the ``detections_per_image`` best. Rows that are not finite are left out.
-
     Args: ``class_logits`` [R, K + 1], ``deltas`` [R, K, 4], ``proposals`` [R, 4].
     """
-    scores = class_logits.softmax(-1)[:, :-1]  # (R, K): without background
-    boxes = clip_boxes(decode_boxes(deltas, proposals[:, None], WEIGHTS), size)  # (R, K, 4)
-    finite = class_logits.isfinite().all(1) & boxes.isfinite().flatten(1).all(1)
-    row, label = ((scores > config.score_threshold) & finite[:, None]).nonzero(as_tuple=True)
-    boxes, scores = boxes[row, label], scores[row, label]
+    boxes = decode_boxes(deltas, proposals[:, None], WEIGHTS)  # (R, K, 4)
+    return filter_detections(boxes, class_logits.softmax(-1), size, config)
+
+
+def filter_detections(
+    boxes: Tensor, scores: Tensor, size: tuple[int, int], config: DetectorConfig
+) -> Detections:
+    """Every (proposal, class) pair whose score is over ``score_threshold`` is a candidate; NMS per
+    class; the ``detections_per_image`` best. Rows that are not finite are left out.
+
+    Args: ``boxes`` [R, K, 4], ``scores`` [R, K + 1], the background last.
+    """
+    finite = boxes.isfinite().flatten(1).all(1) & scores.isfinite().all(1)
+    candidate = (scores[:, :-1] > config.score_threshold) & finite[:, None]
+    row, label = candidate.nonzero(as_tuple=True)
+    boxes, scores = clip_boxes(boxes[row, label], size), scores[row, label]
     keep = batched_nms(boxes, scores, label, config.nms_threshold)[: config.detections_per_image]
     return Detections(boxes[keep], scores[keep], label[keep], row[keep])

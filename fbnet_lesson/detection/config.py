@@ -84,6 +84,11 @@ def _is_fraction(value) -> bool:
     return _is_number(value) and 0 <= value <= 1
 
 
+def _are_anchor_sizes(levels) -> bool:
+    positive = all(_is_number(size) and size > 0 for level in levels for size in level)
+    return positive and len({len(level) for level in levels}) == 1 and len(levels[0]) > 0
+
+
 POSITIVE_INT = (_is_int, "a whole number, 1 or more")
 INT_FROM_0 = (lambda v: _is_int(v, 0), "a whole number, 0 or more")
 FRACTION = (_is_fraction, "a number from 0 to 1")
@@ -96,8 +101,7 @@ _RULES = {
     "norm": (lambda v: v in NORMS, ", ".join(NORMS)),
     "freeze_stages": INT_FROM_0,
     "anchor_sizes": (
-        lambda v: all(level and all(_is_number(s) and s > 0 for s in level) for level in v)
-        and len({len(level) for level in v}) == 1,
+        _are_anchor_sizes,
         "one tuple of positive sizes a feature map, all of one length",
     ),
     "anchor_ratios": (

@@ -74,7 +74,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _paste_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tensor:
-    """How much each of a mask's cells contributes to each pixel of one axis. ``[D, pixels, cells]``.
+    """How much each of a mask's cells contributes to each pixel: ``[D, pixels, cells]``.
 
     A box without extent shows nothing.
     """
@@ -87,7 +87,7 @@ def _paste_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tenso
 
 
 def binary_masks(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where the pasted probability is one half or more. ``[D, M, M] -> [D, height, width]`` bool."""
+    """Where the pasted probability is one half or more: ``[D, height, width]`` bool."""
     probabilities = logits.sigmoid()
     parts = [
         paste_masks(probabilities[part], boxes[part], size) >= 0.5

@@ -124,9 +124,7 @@ class Pooler(nn.Module):
         )
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             chosen = levels == level
-            per_image = [
-                b[c] for b, c in zip(boxes, chosen.split(counts), strict=True)
-            ]
+            per_image = [b[c] for b, c in zip(boxes, chosen.split(counts), strict=True)]
             where = chosen.nonzero().flatten()
             if len(where):
                 pooled = pooled.index_copy(0, where, self._pool(feature, per_image, stride))
