@@ -314,12 +314,23 @@ DEFECTS = {
     "no segmentation": (without("annotations", 0, "segmentation"), "no segmentation"),
     "empty segmentation": (change("annotations", 0, segmentation=[]), "no segmentation"),
     "segmentation of text": (change("annotations", 0, segmentation="a"), "wrong value"),
-    "odd polygon": (change("annotations", 0, segmentation=[[1, 2, 3, 4, 5]]), "broken polygon"),
+    "odd polygon": (
+        change("annotations", 0, segmentation=[[1, 2, 9, 2, 9, 9, 5]]),
+        "broken polygon",
+    ),
     "two points": (change("annotations", 0, segmentation=[[1, 2, 3, 4]]), "broken polygon"),
     "flat numbers": (change("annotations", 0, segmentation=[1, 2, 3, 4, 5, 6]), "broken polygon"),
     "infinite point": (
         change("annotations", 0, segmentation=[[1, 2, 3, INF, 5, 6]]),
         "broken polygon",
+    ),
+    "point at minus infinity": (
+        change("annotations", 0, segmentation=[[1, 2, 3, -INF, 5, 6]]),
+        "broken polygon",
+    ),
+    "point left of the image": (
+        change("annotations", 0, segmentation=polygon(-3, 6, 10, 8)),
+        "polygon outside the image",
     ),
     "point far out": (
         change("annotations", 0, segmentation=polygon(5, 6, 10, 1e6)),
@@ -377,6 +388,12 @@ def test_each_defect_is_found_named_and_dropped(rough_folder, name):
     assert dataset.dropped == len(report.defects)
     assert sum(dataset.dropped_records.values()) >= ("categor" not in kind)
     assert all(len(target["boxes"]) == len(target["masks"]) for _, target in dataset)
+
+
+def test_an_absolute_path_into_the_folder_is_a_defect_too(folder):
+    data = sound_set()
+    data["images"][2]["file_name"] = str(folder / "3.png")
+    assert kinds(data, folder) == {"path leaves the image folder": 1}
 
 
 def test_a_tolerance_of_one_pixel_at_the_border_is_granted(folder):
@@ -485,6 +502,11 @@ def test_compressed_runs_are_read_as_pycocotools_wrote_them(counts):
     size = [1, sum(counts)]
     text = mask_utils.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
     assert _counts_from_text(text) == _counts_from_text(text.decode()) == counts
+
+
+@pytest.mark.parametrize("text", ["1a", "1\x01", "1p", "1é", "1" + "o" * 90 + "1"])
+def test_text_that_pycocotools_would_read_past_its_end_is_refused(text):
+    assert _counts_from_text("1") == [1] and _counts_from_text(text) is None
 
 
 @given(st.text(max_size=30))

@@ -1,6 +1,7 @@
 """The scenes: the same bytes everywhere, masks exact, what the card of ``shapes`` promises."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,17 @@ from pycocotools.coco import COCO
 from torchvision import tv_tensors
 
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, render_scene, write_coco
-from fbnet_lesson.data.shapes import AREAS, MIN_PIXELS, Draws, Part, Piece
+from fbnet_lesson.data.shapes import (
+    AREAS,
+    MIN_PIXELS,
+    MIN_VISIBLE,
+    TABLE_COLOURS,
+    Draws,
+    Part,
+    Piece,
+    _colours,
+    _lay_out,
+)
 
 SHIPPED = Path(__file__).parent.parent / "data" / "shapes"
 SCENES = 150
@@ -99,6 +110,23 @@ def test_masks_are_disjoint_and_large_enough_to_see(scenes):
         assert scene.masks.sum(axis=0).max(initial=0) <= 1
         assert all(mask.sum() >= MIN_PIXELS for mask in scene.masks)
         assert len(scene.masks) == len(scene.labels) == len(scene.iscrowd)
+
+
+def test_border_and_other_pieces_leave_more_than_half_of_a_piece():
+    for index in range(SCENES):
+        pieces, owner = _lay_out(Draws(3, index, stream=0), (128, 128))
+        for i, piece in enumerate(pieces):
+            rows, columns = piece.window(owner.shape, 0.0)
+            inside = np.count_nonzero(piece.distance(rows, columns) <= 0)
+            assert inside >= MIN_VISIBLE * piece.area()
+            assert np.count_nonzero(owner == i) >= MIN_VISIBLE * inside
+
+
+@pytest.mark.parametrize("table", TABLE_COLOURS.tolist())
+def test_pieces_differ_in_colour_from_the_table_and_from_each_other(table):
+    colours = [c.tolist() for c in itertools.islice(_colours(Draws(0, 0, stream=0), table), 6)]
+    assert len(set(map(tuple, colours))) == 6
+    assert all(np.abs(np.subtract(colour, table)).sum() > 0.7 for colour in colours)
 
 
 @pytest.mark.parametrize("kind", CATEGORIES)
@@ -280,9 +308,12 @@ def _corner(bbox):
 
 
 def test_a_written_set_holds_the_rendered_scenes(tmp_path):
-    path = write_coco(tmp_path / "new" / "set", images=5, seed=150, size=(64, 96))
+    path = write_coco(tmp_path / "new" / "set", images=6, seed=150, size=(64, 96))
     coco = load_coco(json.loads(path.read_text()))
-    assert sorted(coco.imgs) == [0, 1, 2, 3, 4]
+    assert sorted(coco.imgs) == [0, 1, 2, 3, 4, 5]
+    for record in coco.anns.values():  # of a crowd uncompressed, as in COCO
+        assert isinstance(record["segmentation"]["counts"], list if record["iscrowd"] else str)
+    assert sum(record["iscrowd"] for record in coco.anns.values()) == 1
     for image_id, record in coco.imgs.items():
         scene = render_scene(150, image_id, (64, 96))
         picture = np.asarray(Image.open(path.parent / "images" / record["file_name"]))

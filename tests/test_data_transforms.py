@@ -224,7 +224,9 @@ def test_a_large_photograph_with_many_masks_costs_no_more_than_its_canvas():
     start = time.process_time()
     for _ in range(10):
         transform(*sample)
-    assert (time.process_time() - start) / 10 < 0.05  # 3 ms; resizing all masks takes 60
+    assert (
+        time.process_time() - start
+    ) / 10 < 0.02  # 3 ms; with torch's sum of the masks it was 37
 
 
 # The parts samples are made of
