@@ -1,0 +1,148 @@
+"""Loading weights: layouts, what is said of what does not fit, and files that are not weights."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fbnet_lesson as fl
+from fbnet_lesson.checkpoints import d2go_key
+
+TINY = "lesson/mask_rcnn_tiny"
+
+
+@pytest.fixture(scope="module")
+def source():
+    torch.manual_seed(1)
+    return fl.create_model(TINY)
+
+
+@pytest.fixture(scope="module")
+def d2go_state(source):
+    return {d2go_key(key): value for key, value in source.state_dict().items()}
+
+
+def same(model, other) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
+
+
+def fresh(**overrides):
+    return fl.create_model(TINY, **overrides)
+
+
+def test_our_own_weights_come_back_from_a_file(source, tmp_path):
+    fl.save_weights(source, tmp_path / "a.safetensors", seed=1)
+    model = fresh(weights=tmp_path / "a.safetensors")
+    assert same(model, source)
+    assert os.listdir(tmp_path) == ["a.safetensors"]  # nothing temporary is left
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"model": s, "iteration": 7},
+        lambda s: s,
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: s | {"pixel_mean": torch.zeros(3, 1, 1)},
+    ],
+    ids=["dict with model", "bare", "module prefix", "with constants"],
+)
+def test_the_d2go_layout_is_recognised_by_its_keys(source, d2go_state, wrap, tmp_path):
+    torch.save(wrap(d2go_state), tmp_path / "d2go.pth")
+    model = fresh()
+    report = fl.load_weights(model, tmp_path / "d2go.pth")
+    assert report.layout == "d2go" and not report.problems()
+    assert same(model, source)
+
+
+def test_d2go_weights_in_safetensors(source, d2go_state, tmp_path):
+    save_file({k: v.contiguous() for k, v in d2go_state.items()}, tmp_path / "d.safetensors")
+    assert same(fresh(weights=str(tmp_path / "d.safetensors")), source)
+
+
+def test_the_averaged_weights_win_where_there_are_some(source, d2go_state):
+    noise = {k: torch.zeros_like(v) for k, v in d2go_state.items()}
+    model = fresh()
+    fl.load_weights(model, {"model": noise, "ema_state": d2go_state})
+    assert same(model, source)
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named_and_nothing_changes(d2go_state):
+    state = dict(d2go_state)
+    state.pop("backbone.body.trunk1.fbnetv2_1_0.pw.conv.weight")
+    state["backbone.body.trunk9.fbnetv2_9_0.conv.weight"] = torch.zeros(1)
+    key = "backbone.body.trunk0.fbnetv2_0_0.conv.weight"
+    state[key] = torch.zeros(5, 3, 3, 3)
+    model = fresh()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        fl.load_weights(model, state)
+    text = str(error.value)
+    assert "1 missing: backbone.trunk1.0.pw.conv.weight" in text
+    assert "1 unexpected: backbone.body.trunk9.fbnetv2_9_0.conv.weight" in text
+    assert "backbone.trunk0.0.conv.weight: file [5, 3, 3, 3], model [16, 3, 3, 3]" in text
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    report = fl.load_weights(model, state, strict=False)
+    assert len(report.loaded) == len(before) - 2
+
+
+def test_other_classes_leave_the_predictors_out_and_say_so(source, capsys):
+    model = fresh(num_classes=3)
+    report = fl.load_weights(model, source.state_dict())
+    assert len(report.left_out) == 6
+    assert "left out, because num_classes differs: roi_heads" in capsys.readouterr().out
+    assert torch.equal(model.backbone.trunk0[0].conv.weight, source.backbone.trunk0[0].conv.weight)
+
+
+def test_the_wrong_network_is_refused(source):
+    other = fl.create_model("d2go/faster_rcnn_fbnetv3a_dsmask_C4")
+    with pytest.raises(ValueError, match="do not fit the model"):
+        fl.load_weights(other, source.state_dict())
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_code_in_a_pickle_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"model": Payload()}))
+    torch.save({"model": Payload()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(ValueError, match=name):
+            fl.load_weights(fresh(), tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_that_was_cut_off_is_called_damaged(source, tmp_path, suffix):
+    path = tmp_path / f"whole.{suffix}"
+    if suffix == "pth":
+        torch.save(source.state_dict(), path)
+    else:
+        fl.save_weights(source, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"cannot read .*whole.{suffix}: it is damaged"):
+        fl.load_weights(fresh(), path)
+
+
+def test_what_is_not_there_or_not_weights_is_said(tmp_path):
+    with pytest.raises(ValueError, match="no such weights file"):
+        fl.load_weights(fresh(), tmp_path / "none.pth")
+    with pytest.raises(ValueError, match="shipped for lesson/mask_rcnn_tiny: 'shapes'"):
+        fresh(weights="coco")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list; expected a state dict"):
+        fl.load_weights(fresh(), tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="not a state dict: 'a' is int"):
+        fl.load_weights(fresh(), {"a": 1})
+
+
+def test_the_key_map_is_one_to_one():
+    for name in fl.list_models():
+        keys = list(fl.create_model(name).state_dict())
+        assert len({d2go_key(key) for key in keys}) == len(keys)

@@ -1,0 +1,303 @@
+"""The detector as users call it: what it takes, what it gives, and every knob."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+import fbnet_lesson as fl
+from fbnet_lesson.detection.detector import resized_size
+
+TINY = "lesson/mask_rcnn_tiny"
+
+
+def scene(size=(96, 128), objects=2, seed=0):
+    """An image and a target with ``objects`` bright rectangles."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(3, *size, generator=generator) * 0.2
+    masks = torch.zeros(objects, *size, dtype=torch.bool)
+    boxes = []
+    for i in range(objects):
+        x, y = 8 + 40 * i, 10 + 20 * i
+        masks[i, y : y + 24, x : x + 32] = True
+        image[i % 3, y : y + 24, x : x + 32] = 1.0
+        boxes.append([x, y, x + 32, y + 24])
+    target = {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.arange(objects) % 6,
+        "masks": masks,
+    }
+    return image, target
+
+
+def losses_of(model, *scenes, seed=0):
+    torch.manual_seed(seed)
+    images, targets = zip(*scenes, strict=True)
+    return {
+        name: float(v.detach()) for name, v in model.train()(list(images), list(targets)).items()
+    }
+
+
+def make(seed=0, name=TINY, **overrides):
+    torch.manual_seed(seed)
+    return fl.create_model(name, **overrides)
+
+
+def test_training_gives_the_five_losses_and_every_parameter_a_gradient():
+    model = make().train()
+    image, target = scene()
+    losses = model([image, image], [target, target])
+    assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"]
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_evaluation_gives_detections_in_the_pixels_of_each_image():
+    model = make(score_threshold=0.0).eval()
+    sizes = [(96, 128), (50, 40), (300, 200)]
+    with torch.no_grad():
+        results = model([scene(size, 0)[0] for size in sizes])
+    for (height, width), result in zip(sizes, results, strict=True):
+        count = len(result["boxes"])
+        assert count > 0
+        assert result["masks"].shape == (count, height, width)
+        assert result["masks"].dtype == torch.bool
+        assert result["labels"].dtype == torch.int64 and result["labels"].max() < 6
+        assert (result["scores"].diff() <= 0).all()
+        assert result["boxes"].min() >= 0
+        assert result["boxes"][:, [0, 2]].max() <= width
+        assert result["boxes"][:, [1, 3]].max() <= height
+
+
+def test_faster_rcnn_has_no_masks_and_needs_none():
+    model = make(name="lesson/faster_rcnn_tiny", score_threshold=0.0)
+    image, target = scene()
+    del target["masks"]
+    assert "loss_mask" not in losses_of(model, (image, target))
+    with torch.no_grad():
+        assert "masks" not in model.eval()([image])[0]
+
+
+def test_images_without_objects_train_too():
+    model = make()
+    losses = losses_of(model, scene(objects=0), scene(objects=0))
+    assert losses["loss_mask"] == losses["loss_box_reg"] == losses["loss_rpn_loc"] == 0
+    for name, buffer in model.named_buffers():
+        assert buffer.isfinite().all(), name
+
+
+def test_crowds_are_left_out_of_training():
+    model = make()
+    image, target = scene(objects=2)
+    one = {key: value[:1] for key, value in target.items()}
+    target["iscrowd"] = torch.tensor([False, True])
+    seeded = [t | {"sampling_seed": 3} for t in (one, target)]
+    model.eval()  # running statistics of the norms: the same for both
+    first, second = (losses_of(model, (image, t)) for t in seeded)
+    assert first == pytest.approx(second, rel=0.2)
+    crowd_only = target | {"iscrowd": torch.tensor([True, True])}
+    assert losses_of(model, (image, crowd_only))["loss_mask"] == 0
+
+
+def test_the_sampling_seed_of_an_image_fixes_what_is_drawn():
+    few = {"rpn_batch_size_per_image": 8, "roi_batch_size_per_image": 4}
+    image, target = scene()
+
+    def losses(sampling_seed, seed):
+        return losses_of(make(**few), (image, target | {"sampling_seed": sampling_seed}), seed=seed)
+
+    assert losses(5, seed=0) == losses(5, seed=1)
+    assert losses(5, seed=0) != losses(6, seed=0)
+
+
+def test_the_input_is_resized_flipped_and_normalised():
+    model = make(min_size=64, max_size=100)
+    image = torch.zeros(3, 32, 48)
+    image[0] = 1.0  # pure red
+    batch, sizes = model.preprocess([image, torch.zeros(3, 200, 100)])
+    assert sizes == [(64, 96), (100, 50)]
+    assert batch.shape == (2, 3, 100, 96)
+    expected = torch.tensor([-103.53, -116.28, 255 - 123.675])  # blue, green, red
+    torch.testing.assert_close(batch[0, :, 10, 10], expected)
+    assert (batch[0, :, 64:] == 0).all() and (
+        batch[1, :, :, 50:] == 0
+    ).all()  # zeros after the mean
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((480, 640), (224, 299)),
+        ((600, 800), (224, 299)),
+        ((100, 400), (80, 320)),
+        ((7, 9), (224, 288)),
+    ],
+)
+def test_the_short_edge_is_224_unless_the_long_edge_were_over_320(size, expected):
+    assert resized_size(size, 224, 320) == expected
+
+
+def test_resize_false_leaves_the_size_alone():
+    model = make(resize=False)
+    assert model.preprocess([torch.zeros(3, 72, 56)])[1] == [(72, 56)]
+
+
+def test_stages_can_be_read_by_name():
+    model = make().eval()
+    batch, sizes = model.preprocess([scene()[0]])
+    with torch.no_grad():
+        features = model.backbone(batch)
+        proposals, _ = model.rpn([features[f] for f in model.rpn_features], sizes, None)
+    assert list(features) == ["trunk0", "trunk1", "trunk2"]
+    assert len(proposals[0].boxes) <= model.config.post_nms_topk[1]
+
+
+def test_the_masks_of_the_predicted_class_are_the_slice_of_all_classes():
+    head = make().roi_heads.mask_head.eval()
+    features, boxes = (
+        [torch.randn(1, 64, 16, 16)],
+        [torch.tensor([[8.0, 8, 60, 60], [20, 4, 90, 90]])],
+    )
+    labels = torch.tensor([4, 1])
+    with torch.no_grad():
+        all_classes = head.mask_logits(head.body(head.pooler(features, boxes)))  # (2, 6, M, M)
+        torch.testing.assert_close(
+            head(features, boxes, labels), all_classes[[0, 1], labels], rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN"])
+def test_every_norm_trains_and_detects(norm):
+    model = make(norm=norm)
+    losses = losses_of(model, scene(), scene(seed=1))
+    assert all(value == value for value in losses.values())
+    with torch.no_grad():
+        model.eval()([scene()[0]])
+
+
+KNOBS = {
+    "anchor_sizes": (16, 32),
+    "anchor_ratios": (1.0,),
+    "rpn_iou_thresholds": (0.1, 0.4),
+    "rpn_batch_size_per_image": 16,
+    "rpn_positive_fraction": 0.01,
+    "rpn_nms_threshold": 0.3,
+    "pre_nms_topk": (20, 20),
+    "post_nms_topk": (5, 5),
+    "roi_iou_threshold": 0.3,
+    "roi_batch_size_per_image": 8,
+    "roi_positive_fraction": 0.05,
+    "box_pooler_resolution": 4,
+    "mask_pooler_resolution": 10,
+    "pooler_sampling_ratio": 1,
+    "num_classes": 9,
+    "min_size": 64,
+    "max_size": 130,
+    "resize": False,
+    "norm": "GN",
+}
+TEST_KNOBS = {"score_threshold": 0.2, "nms_threshold": 0.9, "detections_per_image": 3}
+
+
+@pytest.mark.parametrize("field", KNOBS)
+def test_every_training_knob_changes_the_losses(field):
+    scenes = [scene((96, 160)), scene((96, 160), seed=1)]
+    plain = losses_of(make(), *scenes)
+    assert losses_of(make(), *scenes) == plain  # the comparison below is not noise
+    assert losses_of(make(**{field: KNOBS[field]}), *scenes) != plain
+
+
+@pytest.mark.parametrize("field", TEST_KNOBS)
+def test_every_detection_knob_changes_the_detections(field):
+    image = scene()[0]
+
+    def detect(**overrides):
+        with torch.no_grad():
+            return make(**({"score_threshold": 0.1} | overrides)).eval()([image])[0]["boxes"]
+
+    assert detect().tolist() == detect().tolist()
+    assert detect().tolist() != detect(**{field: TEST_KNOBS[field]}).tolist()
+
+
+def test_freeze_stages_freezes_the_first_stages(capsys):
+    model = make(freeze_stages=2).train()
+    trainable = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert all(name.startswith("trunk2.") for name in trainable) and trainable
+    assert "trunk0" in capsys.readouterr().out
+    before = model.backbone.trunk0[0].norm.running_mean.clone()
+    losses_of(model, scene())
+    assert torch.equal(model.backbone.trunk0[0].norm.running_mean, before)
+
+
+def test_every_field_is_covered_by_these_tests():
+    assert {f.name for f in fields(fl.DetectorConfig)} == {*KNOBS, *TEST_KNOBS, "freeze_stages"}
+
+
+IMPOSSIBLE = [
+    ({"norm": "LN"}, r"norm='LN' is impossible; allowed: .*GN"),
+    ({"num_classes": 0}, "num_classes=0"),
+    ({"rpn_iou_thresholds": (0.7, 0.3)}, r"rpn_iou_thresholds=\(0.7, 0.3\).*low <= high"),
+    ({"rpn_iou_thresholds": 0.5}, "rpn_iou_thresholds=0.5.*tuple"),
+    ({"rpn_positive_fraction": 1.5}, "rpn_positive_fraction=1.5.*0 to 1"),
+    ({"pre_nms_topk": (1000,)}, r"pre_nms_topk=\(1000,\).*\(train, test\)"),
+    ({"anchor_sizes": (32, -1)}, "anchor_sizes"),
+    ({"anchor_sizes": ((32,), (64,))}, "anchor_sizes has 2 levels, the model has 1"),
+    ({"freeze_stages": 4}, "freeze_stages=4 is impossible; allowed: 0 to 3"),
+    ({"min_size": 300}, "max_size=256 is impossible; allowed: at least min_size, 300"),
+    ({"score_threshold": float("nan")}, "score_threshold=nan"),
+    ({"resize": 1}, "resize=1.*True or False"),
+    ({"box_pooler_resolution": 6.5}, "box_pooler_resolution=6.5"),
+    ({"pooling": 6}, "unknown field 'pooling'; allowed are num_classes"),
+]
+
+
+@pytest.mark.parametrize("overrides, message", IMPOSSIBLE)
+def test_an_impossible_value_names_field_value_and_what_is_allowed(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        fl.create_model(TINY, **overrides)
+
+
+def test_an_unknown_model_lists_the_known():
+    with pytest.raises(ValueError, match="unknown model 'fbnet'; known are d2go/faster_rcnn"):
+        fl.create_model("fbnet")
+    assert fl.list_models("lesson/*") == ["lesson/faster_rcnn_tiny", TINY]
+    assert len(fl.list_models("d2go/*")) == 6
+
+
+def broken(**changes):
+    image, target = scene()
+    return image, target | changes
+
+
+BAD_TARGETS = [
+    (
+        broken(boxes=torch.tensor([[5.0, 5, 5, 9], [0, 0, 9, 9]])),
+        r"targets\[0\]\['boxes'\]\[0\] is",
+    ),
+    (broken(boxes=torch.zeros(2, 5)), r"shape \(2, 5\); expected \[N, 4\]"),
+    (broken(labels=torch.tensor([0])), r"'labels'\] has shape \(1,\); expected \[2\]"),
+    (broken(labels=torch.tensor([0, 6])), "labels'] run from 0 to 6; allowed: 0 to 5"),
+    (broken(masks=torch.zeros(2, 9, 9, dtype=torch.bool)), r"masks'\] has shape \(2, 9, 9\)"),
+]
+
+
+@pytest.mark.parametrize("pair, message", BAD_TARGETS)
+def test_a_bad_target_is_named(pair, message):
+    with pytest.raises(ValueError, match=message):
+        losses_of(make(), pair)
+
+
+def test_bad_images_are_named():
+    model = make().eval()
+    with pytest.raises(ValueError, match=r"images\[1\] is torch.uint8; expected floats"):
+        model([torch.zeros(3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
+    with pytest.raises(ValueError, match=r"images\[0\] has shape \(1, 8, 8\)"):
+        model([torch.zeros(1, 8, 8)])
+    with pytest.raises(ValueError, match="images is one tensor"):
+        model(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match="images is empty"):
+        model([])
+    with pytest.raises(ValueError, match="training mode needs targets"):
+        model.train()([torch.zeros(3, 8, 8)])
+    with pytest.raises(ValueError, match=r"targets\[0\] has no 'masks'"):
+        model([torch.zeros(3, 8, 8)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}])
