@@ -184,8 +184,11 @@ def test_the_ground_truth_keeps_boxes_and_areas_of_the_file(folder):
     assert json.dumps(truth)
 
 
-def test_detections_equal_to_the_ground_truth_have_ap_1(folder):
-    dataset = CocoDataset(sound_set(), folder)
+@pytest.mark.parametrize("first_id", [0, 1])  # pycocotools loses a match with the annotation 0
+def test_detections_equal_to_the_ground_truth_have_ap_1(folder, first_id):
+    data = sound_set()
+    data["annotations"][0]["id"] = first_id
+    dataset = CocoDataset(data, folder)
     coco = COCO()
     coco.dataset = dataset.coco_ground_truth()
     coco.createIndex()
@@ -437,6 +440,12 @@ def test_a_file_that_holds_no_set_is_told_and_refused(tmp_path, folder, text, ki
     for mode in ("refuse", "drop"):
         with pytest.raises(ValueError, match=kind):
             CocoDataset(path, folder, on_defect=mode)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path, folder):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(sound_set()), encoding="utf-8-sig")
+    assert len(CocoDataset(path, folder)) == 3
 
 
 def test_a_missing_file_or_folder_is_one_defect(tmp_path, folder):

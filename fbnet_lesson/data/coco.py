@@ -189,14 +189,16 @@ class CocoDataset(Dataset):
         """The annotations as a COCO-format dict for pycocotools, in the pixels of the file.
 
         Boxes and areas are the file's own; masks are compressed RLE, also where the file has
-        polygons. ``max_edge`` has no effect on it.
+        polygons. ``max_edge`` has no effect on it. Annotations are numbered anew from 1:
+        pycocotools takes a match with the annotation 0 for no match.
         """
+        annotations = [a for group in self._annotations.values() for a in group]
         return {
             "images": [
                 {key: record[key] for key in ("id", "file_name", "height", "width")}
                 for record in self._images.values()
             ],
-            "annotations": [dict(a) for group in self._annotations.values() for a in group],
+            "annotations": [{**a, "id": i} for i, a in enumerate(annotations, start=1)],
             "categories": [
                 {"id": i, "name": name}
                 for i, name in zip(self.category_ids, self.categories, strict=True)
@@ -288,7 +290,7 @@ class _Inspection:
         data, before = self.source, len(self.defects)
         if not isinstance(data, dict):
             try:
-                data = json.loads(Path(self.source).read_text(encoding="utf-8"))
+                data = json.loads(Path(self.source).read_text(encoding="utf-8-sig"))
             except (OSError, ValueError, RecursionError) as error:
                 where, reason = _show(str(self.source)), _show(f"{type(error).__name__}: {error}")
                 self._add("unreadable annotations", where, reason, "a file of JSON")
