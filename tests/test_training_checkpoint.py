@@ -108,6 +108,14 @@ def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before(tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_a_crash_while_writing_leaves_the_file_as_it_was(tmp_path):
+    write_json(tmp_path / "a.json", {"AP": 1})
+    with pytest.raises(KeyboardInterrupt), checkpoint.atomic_file(tmp_path / "a.json") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert json.loads((tmp_path / "a.json").read_text()) == {"AP": 1}
+
+
 def test_json_has_null_for_what_is_not_a_finite_number(tmp_path):
     write_json(tmp_path / "a.json", {"AP": float("nan"), "list": [1, (2.5, float("inf"))]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"AP": None, "list": [1, [2.5, None]]}

@@ -115,6 +115,12 @@ def test_a_detector_without_masks_has_no_mask_metrics():
     assert headline(metrics) == "box AP 1.000 (AP50 1.000)"
 
 
+def test_a_data_set_of_boxes_alone_is_no_truth_about_masks():
+    dataset = Squares(4)
+    dataset.has_masks = False
+    assert evaluate(Oracle(dataset), dataset)["mask"] is None
+
+
 def test_a_data_set_without_images_is_an_error():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(StandIn(), Squares(0))

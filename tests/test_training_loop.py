@@ -88,6 +88,21 @@ def test_the_same_seed_is_the_same_run_to_the_last_bit_whatever_the_number_of_wo
     assert read_rows(tmp_path / "c") != read_rows(tmp_path / "a")
 
 
+def stop_after_5(folder, config, monkeypatch):
+    """A run that is killed after iteration 5; its last checkpoint is that of 3."""
+    step = loop.train_step
+
+    def killed(state, *args):
+        if state.iteration == 5:
+            raise KeyboardInterrupt
+        return step(state, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, config)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_stopped_after_any_iteration_and_resumed_it_is_the_same_run(
@@ -95,17 +110,7 @@ def test_stopped_after_any_iteration_and_resumed_it_is_the_same_run(
 ):
     config = changed(optimizer=optimizer, ema_decay=ema_decay)
     run(tmp_path / "whole", config)
-    step = loop.train_step
-
-    def killed(state, *args):
-        if state.iteration == 5:  # the last checkpoint is that of 3
-            raise KeyboardInterrupt
-        return step(state, *args)
-
-    monkeypatch.setattr(loop, "train_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", config)
-    monkeypatch.setattr(loop, "train_step", step)
+    stop_after_5(tmp_path / "stopped", config, monkeypatch)
     run(tmp_path / "stopped", config, resume=True)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
@@ -166,14 +171,35 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path):
     assert result["iteration"] == 8
 
 
-def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tmp_path, changed(max_minutes=1e-9))
-    assert len(read_rows(tmp_path)) == 1
-    run(tmp_path, changed(), resume=True)
+    stop_after_5(tmp_path, QUICK, monkeypatch)
+    assert len(read_rows(tmp_path)) == 5
+    run(tmp_path, resume=True)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+
+
+def test_random_numbers_in_the_model_are_new_in_each_iteration_and_the_same_after_a_resume(
+    tmp_path,
+):
+    class Dice(StandIn):
+        def losses(self, *args):
+            thrown.append(torch.rand(1).item())
+            return super().losses(*args)
+
+    thrown = []
+    train(Dice(), Squares(), None, changed(max_minutes=1e-9), tmp_path / "a", log=quiet)
+    train(Dice(), Squares(), None, QUICK, tmp_path / "a", resume=True, log=quiet)
+    stopped, thrown = thrown, []
+    train(Dice(), Squares(), None, QUICK, tmp_path / "b", log=quiet)
+    assert stopped == thrown and len(set(thrown)) == 8
+
+
+def test_a_model_given_in_eval_mode_is_trained_all_the_same(tmp_path):
+    train(StandIn().eval(), Squares(), None, QUICK, tmp_path, log=quiet)
+    assert len(read_rows(tmp_path)) == 8
 
 
 # The run folder
@@ -310,7 +336,7 @@ def test_training_leaves_the_settings_of_torch_as_they_were(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    run(tmp_path)
+    run(tmp_path, changed(threads=threads + 1))
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.rand(1) == expected

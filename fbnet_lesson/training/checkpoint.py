@@ -94,7 +94,7 @@ class MetricsFile:
         self.file = open(path, "a", newline="")  # noqa: SIM115 - open as long as the run
 
     def _rows_up_to(self, iteration: int) -> tuple[list[str], list[list[str]]]:
-        if not self.path.exists() or iteration == 0:
+        if not self.path.exists():
             return [], []
         lines = self.path.read_text().splitlines(keepends=True)
         header, *rows = [line.strip().split(",") for line in lines if line.endswith("\n")] or [[]]
