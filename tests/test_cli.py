@@ -218,7 +218,7 @@ def test_a_resumed_run_needs_no_other_option(tmp_path, monkeypatch):
 def test_a_folder_with_a_run_is_refused_without_resume(run):
     assert "resume it (--resume)" in fails("train", "--data", "shapes", "--out", run, *FEW, *SMALL)
     other = ["--resume", "--lr", 0.5]
-    assert "other settings (lr: 0.001 -> 0.5)" in fails("train", "--out", run, *other)
+    assert "other settings (lr: 0.002 -> 0.5)" in fails("train", "--out", run, *other)
 
 
 def test_training_on_a_coco_set_by_image_ids(coco, tmp_path):
