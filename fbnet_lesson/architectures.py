@@ -237,6 +237,6 @@ DETECTION_ARCHS = {
         ),
         rpn="ir_k5 64 e3",
         bbox="ir_k3 96 s2 e3; ir_k3 96 e3; ir_k3 128 e3",
-        mask="ir_k3 64 s2 e3; ir_k3 64 x2 e4; ir_k3 64 s-2 e3; ir_k3 32 s-2 e2",
+        mask="ir_k3 64 s2 e3; ir_k3 64 x2 e4; ir_k3 48 s-2 e2; ir_k3 32 s-2 e1",
     ),
 }

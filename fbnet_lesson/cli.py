@@ -32,7 +32,7 @@ data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 DEFAULT_MODEL = "lesson/mask_rcnn_tiny"
-SHAPES_SEEDS = {"train": 1, "val": 0}  # no scene is in both; 0 is that of the set in data/
+SHAPES_SEEDS = {"train": 1, "val": 0}  # no scene is in both, nor in data/shapes (150)
 
 
 def fail(message: str, code: int = 2) -> typing.NoReturn:

@@ -47,19 +47,15 @@ def sample(
     ``labels`` [A] of 1, 0, -1. Where positives are few, background fills up. Returns the indices
     of the drawn positives and of the drawn background, each ascending.
     """
-    positive = (labels == 1).nonzero().flatten()
-    background = (labels == 0).nonzero().flatten()
-    positives = min(len(positive), int(batch_size * positive_fraction))
-    backgrounds = min(len(background), batch_size - positives)
-    return (
-        _draw(positive, positives, generator),
-        _draw(background, backgrounds, generator),
-    )
+    # One random key an entry, whatever its label: if rounding moves one label, one draw changes.
+    keys = torch.rand(len(labels), generator=generator).to(labels.device)
+    positive = _smallest(keys, labels == 1, int(batch_size * positive_fraction))
+    return positive, _smallest(keys, labels == 0, batch_size - len(positive))
 
 
-def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """``count`` of ``indices`` at random, ascending; all of them cost no random number."""
-    if count == len(indices):
-        return indices
-    order = torch.randperm(len(indices), generator=generator).to(indices.device)
-    return indices[order[:count]].sort().values
+def _smallest(keys: Tensor, among: Tensor, count: int) -> Tensor:
+    """The indices of the ``count`` smallest ``keys`` where ``among`` is true, ascending."""
+    indices = among.nonzero().flatten()
+    if len(indices) > count:
+        indices = indices[keys[indices].topk(count, largest=False).indices].sort().values
+    return indices

@@ -9,6 +9,7 @@ then, and a row of metrics each time. Killed at any moment and resumed, it ends 
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import json
 import math
@@ -101,6 +102,7 @@ def train(
     say(_first_line(state, train_dataset, val_dataset, device))
     for line in _dropped_lines(train_dataset, val_dataset):
         say(line)
+    keep_freed_memory()
     with numerics(config), Records(folder, state.iteration, config.iterations) as records:
         metrics = _run(state, loader, val_dataset, folder, device, records, say)
         state.averaged_into_model()
@@ -177,7 +179,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         raise ValueError("the model has no trainable parameter: everything is frozen")
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over each tensor
 
 
 def train_step(
@@ -451,6 +453,21 @@ class Records:
         if self.active:
             self.csv.to_disk()
             self.board.flush()
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep the large blocks that are freed; elsewhere, do nothing.
+
+    By default it returns each to the kernel, and the next step pays a page fault for every 4 KB it
+    writes to a new one: a tenth of a step of the tiny model on the CPU.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 2**25)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 @contextmanager
