@@ -4,13 +4,14 @@ import json
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from fbnet_lesson.files import atomic_file
 
 # Our key -> d2go's key. Each rule rewrites one part of the name; all that match apply, in order.
 D2GO_RULES = (
@@ -175,20 +176,11 @@ def save_weights(model: nn.Module, path: str | os.PathLike, **notes: str) -> Non
 
     The file appears under its name only when it is complete.
     """
-    from dataclasses import asdict
-
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {key: str(value) for key, value in notes.items()}
     if hasattr(model, "config"):
         metadata |= {"name": model.name, "config": json.dumps(asdict(model.config))}
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        state = {key: value.contiguous() for key, value in model.state_dict().items()}
-        save_file(state, temporary, metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    with atomic_file(Path(path)) as file:
+        file.write(save(state, metadata))

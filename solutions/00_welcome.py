@@ -36,6 +36,7 @@ from fbnet_lesson.data.shapes import CATEGORIES, ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
 
 torch.set_num_threads(1)  # one order of additions: the same digits on every machine
+drawing.small_figures()
 
 # %% [markdown]
 # ## A model and a scene it has never seen
@@ -47,7 +48,7 @@ torch.set_num_threads(1)  # one order of additions: the same digits on every mac
 # %%
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
 scenes = ShapesDataset(200, seed=0, transform=eval_transform())
-image, truth = scenes[4]
+image, truth = scenes[48]
 print("image", tuple(image.shape), image.dtype, "within 0..1")
 print("objects:", [CATEGORIES[k] for k in truth["labels"]])
 print("parameters:", sum(p.numel() for p in model.parameters()))
@@ -59,9 +60,11 @@ found = drawing.keep_detections(found, score=0.5)
 left, right = drawing.panels(2, height=3.4)
 drawing.show_image(left, image, "what goes in")
 drawing.show_detections(right, image, found, CATEGORIES, "what comes out")
-print([CATEGORIES[k] for k in found["labels"]])
+print("found:  ", [CATEGORIES[k] for k in found["labels"]])
 
 # %% [markdown]
+# It found all five, and called one of them wrong: compare the two lists. Keep an eye on that one.
+#
 # Everything between the two pictures is the subject of this course. Here is the way of the data;
 # the number is the lesson that builds the stage.
 #
@@ -144,7 +147,7 @@ print("anchors -> best -> after NMS:", counts)
 # %%
 axes = drawing.panels(3, height=2.6)
 best = logits[0][0].sigmoid().amax(0)
-drawing.show_map(axes[0], best, "objectness of each cell's best anchor", vmin=0, vmax=1)
+drawing.show_map(axes[0], best, "best objectness of a cell", vmin=0, vmax=1)
 drawing.show_image(axes[1], image, f"{len(candidates.boxes)} best, before NMS", dim=0.5)
 drawing.draw_boxes(axes[1], candidates.boxes, width=0.4, alpha=0.35)
 drawing.show_image(axes[2], image, f"{len(proposals.boxes)} proposals, after NMS", dim=0.5)
@@ -269,7 +272,7 @@ from fbnet_lesson.training.evaluation import evaluate
 
 metrics = evaluate(model, scenes)
 for kind in ("box", "mask"):
-    values = ", ".join(f"{name} {metrics[f'{kind}_{name}']:.2f}" for name in ("AP", "AP50", "AP75"))
+    values = ", ".join(f"{name} {metrics[kind][name]:.2f}" for name in ("AP", "AP50", "AP75"))
     print(f"{kind:4s} on {len(scenes)} scenes: {values}")
 
 # %% [markdown]

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from fbnet_lesson.files import atomic_file
 from fbnet_lesson.training import checkpoint
 from fbnet_lesson.training.checkpoint import (
     MetricsFile,
@@ -110,7 +111,7 @@ def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 def test_a_crash_while_writing_leaves_the_file_as_it_was(tmp_path):
     write_json(tmp_path / "a.json", {"AP": 1})
-    with pytest.raises(KeyboardInterrupt), checkpoint.atomic_file(tmp_path / "a.json") as file:
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "a.json") as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert json.loads((tmp_path / "a.json").read_text()) == {"AP": 1}

@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from fbnet_lesson.files import atomic_file
+
 ROOT = Path(__file__).parents[2]
 SIZE_LIMIT = 400_000  # bytes of a notebook: it has to open at once and to show on a page
 CELL_SECONDS = 600
@@ -189,9 +191,8 @@ def write_if_changed(path: Path, text: str) -> bool:
     """Replace ``path`` as a whole, so that no reader sees half a notebook; True if it changed."""
     if path.exists() and path.read_bytes() == text.encode():
         return False
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(text.encode())
-    temporary.replace(path)
+    with atomic_file(path) as file:
+        file.write(text.encode())
     return True
 
 

@@ -15,6 +15,13 @@ from fbnet_lesson.predict import COLOURS
 WIDTH = 7.0  # inches of a full-width figure: 700 pixels on a page
 
 
+def small_figures() -> None:
+    """Let the notebook store its figures as JPEG: textured scenes take a fraction of their PNG."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
+
+
 def colour_of(label: int) -> tuple[float, float, float]:
     """The colour of a class, as matplotlib wants it; the same as ``fbnet-lesson predict`` uses."""
     return tuple(channel / 255 for channel in COLOURS[label % len(COLOURS)])
@@ -69,8 +76,10 @@ def draw_boxes(
             )
         )  # fmt: skip
         if texts is not None:
+            at_right = x1 > 0.75 * ax.get_xlim()[1]  # the text would leave the picture
             ax.text(
-                max(x1, 1), max(y1 - 2, 7), texts[i], fontsize=7, color="black",
+                x2 if at_right else max(x1, 1), max(y1 - 2, 7), texts[i], fontsize=7, color="black",
+                ha="right" if at_right else "left",
                 bbox={"facecolor": colours[i], "edgecolor": "none", "pad": 1, "alpha": 0.9},
             )  # fmt: skip
 
@@ -90,8 +99,9 @@ def draw_masks(ax: Axes, masks: Tensor, labels: Tensor, alpha: float = 0.55) -> 
 def show_detections(
     ax: Axes, image: Tensor, found: dict[str, Tensor], names: Sequence[str], title: str = ""
 ) -> None:
-    """The picture with what a detector says of it: masks, boxes, classes and scores."""
+    """The picture with what a detector finds: masks, boxes, classes, scores; the best on top."""
     show_image(ax, image, title)
+    found = {key: value.flip(0) for key, value in found.items()}
     if "masks" in found:
         draw_masks(ax, found["masks"], found["labels"])
     labels, scores = found["labels"].tolist(), found["scores"].tolist()

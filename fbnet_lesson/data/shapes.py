@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
+
+from fbnet_lesson.files import atomic_file
 
 from .samples import Packed, boxes_from_masks, encode_mask, make_sample, uncompressed_rle
 
@@ -582,23 +583,14 @@ def write_coco(folder, images, seed=0, size=(128, 128)):
             scene = render_scene(seed, index, size)
             path = folder / "images" / f"{index:06d}.png"
             picture = Image.fromarray(scene.image)
-            _write_whole(path, lambda f, p=picture: p.save(f, "PNG", optimize=True))
+            with atomic_file(path) as file:
+                picture.save(file, "PNG", optimize=True)
             yield scene
 
     coco = _coco_dict(written(), seed, size)
     for annotation in coco["annotations"]:
         if annotation["iscrowd"]:
             annotation["segmentation"] = uncompressed_rle(annotation["segmentation"])
-    _write_whole(target, lambda f: f.write(json.dumps(coco).encode()))
+    with atomic_file(target) as file:
+        file.write(json.dumps(coco).encode())
     return target
-
-
-def _write_whole(path, write):
-    """Calls ``write`` with a file of a temporary name, then gives it its name in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
