@@ -60,7 +60,12 @@ def lab(context: typer.Context) -> None:
     notebook = root / "notebooks" / "00_welcome.ipynb"
     if not notebook.exists():
         fail(f"{notebook} is not there: the course is opened from a clone of the repository")
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), *context.args]
+    # The whole clone in the file browser, so that solutions/ is one click away; no news from afar.
+    command = [
+        sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}",
+        "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *context.args,
+    ]  # fmt: skip
     with contextlib.suppress(KeyboardInterrupt):  # Jupyter has answered it already
         raise typer.Exit(subprocess.run(command, cwd=root).returncode)
 

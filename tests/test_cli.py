@@ -93,8 +93,9 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
     assert call("lab", "--no-browser", "--port=9999").exit_code == 3
     ((command, folder),) = calls
     assert command[1:3] == ["-m", "jupyterlab"] and folder == ROOT
-    assert command[3].endswith("notebooks/00_welcome.ipynb")
-    assert command[4:] == ["--no-browser", "--port=9999"]
+    assert f"--ServerApp.root_dir={ROOT}" in command
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb" in command
+    assert command[-2:] == ["--no-browser", "--port=9999"]
 
 
 # data
