@@ -49,7 +49,7 @@ drawing.small_figures()
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
 scenes = ShapesDataset(200, seed=0, transform=eval_transform())
 image, truth = scenes[48]
-print("image", tuple(image.shape), image.dtype, "within 0..1")
+print(f"image {tuple(image.shape)}, values {image.min():.1f} to {image.max():.1f}")
 print("objects:", [CATEGORIES[k] for k in truth["labels"]])
 print("parameters:", sum(p.numel() for p in model.parameters()))
 
@@ -282,8 +282,8 @@ for kind in ("box", "mask"):
 # %% [markdown]
 # ## A picture of your own
 #
-# The network knows six shapes and nothing else; on a photograph it will see rings in wheels. From
-# the shell:
+# The network knows six shapes and nothing else; on a photograph it finds shapes that are not
+# there. From the shell:
 #
 # ```sh
 # fbnet-lesson predict photo.jpg --out found
@@ -298,7 +298,8 @@ for kind in ("box", "mask"):
 #
 # **Predict** before you run a cell: a wrong prediction is where the learning is. **Build** the
 # key function of the stage in a cell of your own. **Check** it, and be told which mistake it
-# makes and on which smallest input. **Plug** it into this detector and look what changes.
+# makes and on which smallest input. **Plug** it into this detector and look what changes. The
+# lessons come in this order; the folder `notebooks` shows which of them are there.
 #
 # | lesson | what you build |
 # |---|---|

@@ -143,6 +143,14 @@ def test_roi_align_in_single_precision_equals_torchvisions():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+def test_roi_align_in_half_precision_knows_where_its_boxes_are():
+    ramp = torch.arange(400.0).expand(1, 1, 8, 400) / 400  # grows by 1/400 a cell
+    boxes = [torch.tensor([[1301.0, 2, 1309, 20], [1305.0, 2, 1313, 20]])]
+    exact = roi_align(ramp, boxes, 2, 1 / 4)
+    half = roi_align(ramp.bfloat16(), boxes, 2, 1 / 4).float()
+    torch.testing.assert_close(half, exact, rtol=1 / 128, atol=0)  # bfloat16 keeps eight bits
+
+
 def test_roi_align_says_when_images_and_boxes_differ_in_number():
     with pytest.raises(ValueError, match="1 lists of boxes for 2 images"):
         roi_align(torch.zeros(2, 1, 4, 4), [torch.zeros(0, 4)], 2, 1.0)

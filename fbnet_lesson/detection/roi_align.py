@@ -22,7 +22,8 @@ def axis_weights(
     Returns ``[R, bins, size]``; a row sums to 1, less where samples lie outside the map.
     """
     shift = 0.5 if aligned else 0.0  # the centre of cell 0 is at 0.5, its sample at 0
-    start, length = start - shift, end - start
+    start, end = start - shift, end - shift
+    length = end - start
     if not aligned:
         length = length.clamp(min=1.0)  # the original ROIAlign stretches small ROIs to one cell
     bin_size = length / bins
@@ -72,14 +73,20 @@ def roi_align(
     bins_y, bins_x = (output_size,) * 2 if isinstance(output_size, int) else output_size
     n, c, h, w = features.shape
     counts = [len(b) for b in boxes]
-    rois = torch.cat(boxes).to(features.dtype) * spatial_scale  # (R, 4)
+    # Half precision knows coordinates over 256 to a pixel or worse: positions stay in float32.
+    positions = torch.promote_types(features.dtype, torch.float32)
+    rois = torch.cat(boxes).to(positions) * spatial_scale  # (R, 4)
     x1, y1, x2, y2 = rois.unbind(1)
-    if sampling_ratio == 0:
+    if sampling_ratio == 0 and aligned:
         # The number of samples is a product over the axes: no extent in one, no sample at all.
-        empty = (x2 <= x1) | (y2 <= y1) if aligned else torch.zeros_like(x1, dtype=torch.bool)
+        # Extents are taken after the shift by half a cell, as the original does: there, a hair's
+        # breadth rounds to nothing.
+        extent = (rois[:, 2:] - 0.5) - (rois[:, :2] - 0.5)
+        empty = (extent <= 0).any(1)
         x2, y2 = torch.where(empty, x1, x2), torch.where(empty, y1, y2)
     along_y = axis_weights(y1, y2, bins_y, h, sampling_ratio, aligned)  # (R, bins_y, H)
     along_x = axis_weights(x1, x2, bins_x, w, sampling_ratio, aligned)  # (R, bins_x, W)
+    along_y, along_x = along_y.to(features.dtype), along_x.to(features.dtype)
     rows = features.permute(0, 2, 3, 1).reshape(n, h, w * c)  # (N, H, W*C)
     pooled = torch.cat(
         [a.reshape(-1, h) @ image for a, image in zip(along_y.split(counts), rows, strict=True)]
