@@ -84,3 +84,17 @@ def test_the_real_detector_trains_on_two_processes_as_on_one_and_finds_the_same(
     assert len(losses(one)) == 6
     assert losses(two) == pytest.approx(losses(one), rel=1e-6)
     assert (two / "eval.json").read_text() == (one / "eval.json").read_text()
+
+
+def test_in_single_precision_too_the_curves_agree_where_nothing_is_drawn_at_random(tmp_path):
+    settings = ["model=all", "norm=SyncBN", "iterations=20", "optimizer=sgd", "lr=1e-3"]
+    for processes in (1, 2):
+        run(tmp_path / str(processes), processes, *settings)
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
+
+
+def test_without_synchronised_norms_the_curves_part(tmp_path):
+    settings = ["model=all", "norm=BN", "iterations=4", "optimizer=sgd", "lr=1e-3"]
+    for processes in (1, 2):
+        run(tmp_path / str(processes), processes, *settings)
+    assert losses(tmp_path / "2") != pytest.approx(losses(tmp_path / "1"), rel=1e-4)

@@ -181,11 +181,24 @@ def tiny_in_double_precision(norm):
     return model, train_set, ShapesDataset(6, 0, size, in_double(eval_transform()))
 
 
+def tiny_with_nothing_drawn(norm):
+    """The real detector in single precision, its samplers taking all anchors and proposals.
+
+    When they draw, one proposal that rounding moves changes who is drawn, and the loss by percents.
+    """
+    torch.manual_seed(0)
+    everything = {"rpn_batch_size_per_image": 4000, "roi_batch_size_per_image": 2000}
+    model = create_model("lesson/mask_rcnn_tiny", norm=norm, min_size=64, **everything)
+    size = (64, 64)
+    train_set = ShapesDataset(100, 1, size, train_transform(size))
+    return model, train_set, None
+
+
 def main():
     """``python training_stand_in.py RUN_FOLDER [field=value …]``: train, on one or many processes.
 
-    Resumes a run that was killed. ``norm=`` is the model's, ``model=tiny`` is the real detector;
-    the rest are fields of TrainConfig.
+    Resumes a run that was killed. ``norm=`` is the model's; ``model=tiny`` and ``model=all`` are
+    the real detector; the rest are fields of TrainConfig.
     """
     folder, *pairs = sys.argv[1:]
     settings = dict(
@@ -196,8 +209,10 @@ def main():
         as_text = name in ("model", "norm", "optimizer")
         settings[name] = value if as_text else ast.literal_eval(value)
     distributed.start("cpu")
-    make = {"stand_in": stand_in, "tiny": tiny_in_double_precision}[settings.pop("model")]
-    model, train_set, val_set = make(settings.pop("norm"))
+    makers = {
+        "stand_in": stand_in, "tiny": tiny_in_double_precision, "all": tiny_with_nothing_drawn,
+    }  # fmt: skip
+    model, train_set, val_set = makers[settings.pop("model")](settings.pop("norm"))
     train(model, train_set, val_set, TrainConfig(**settings), folder, resume=True)
     distributed.stop()
 
