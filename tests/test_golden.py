@@ -33,6 +33,13 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "golden"
 MANIFESTS = json.loads(gzip.decompress((DATA / "golden_small.json.gz").read_bytes()))
 MASK_CONFIGS = [config for config in MANIFESTS if config.startswith("mask")]
+
+
+def slow_if_large(configs):
+    """The pyramid's networks take a minute and more; ``make test-fast`` leaves them out."""
+    return [pytest.param(c, marks=pytest.mark.slow if "fpn" in c else ()) for c in configs]
+
+
 TOLERANCE = 1e-4  # relative to the largest value of the array
 
 needs_recording = pytest.mark.skipif(
@@ -168,7 +175,7 @@ def as_set(boxes: np.ndarray) -> np.ndarray:
     return boxes[np.lexsort(np.round(boxes, 2).T)]
 
 
-@pytest.fixture(scope="module", params=MASK_CONFIGS)
+@pytest.fixture(scope="module", params=slow_if_large(MASK_CONFIGS))
 def recorded(request):
     config = request.param
     arrays = small_arrays(config)
@@ -259,7 +266,7 @@ def in_training(model: Detector) -> Detector:
     return model
 
 
-@pytest.mark.parametrize("config", MANIFESTS)
+@pytest.mark.parametrize("config", slow_if_large(MANIFESTS))
 def test_losses_and_gradients_are_the_recorded_ones(config):
     masks_of = config.replace("faster", "mask")
     arrays = small_arrays(masks_of)
