@@ -301,3 +301,14 @@ def test_bad_images_are_named():
         model.train()([torch.zeros(3, 8, 8)])
     with pytest.raises(ValueError, match=r"targets\[0\] has no 'masks'"):
         model([torch.zeros(3, 8, 8)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}])
+
+
+def test_candidates_that_are_not_finite_are_left_out():
+    rpn = make().rpn.eval()
+    (anchors,) = rpn.anchors([torch.zeros(1, 1, 4, 4)])
+    logits, deltas = torch.zeros(1, len(anchors)), torch.zeros(1, len(anchors), 4)
+    plain = rpn.candidates([anchors], [(logits, deltas)], [(64, 64)])[0]
+    logits[0, 20], deltas[0, 21, 2] = float("inf"), float("nan")
+    (found,) = rpn.candidates([anchors], [(logits, deltas)], [(64, 64)])
+    assert found.boxes.isfinite().all() and found.logits.isfinite().all()
+    assert len(found.boxes) == len(plain.boxes) - 2
