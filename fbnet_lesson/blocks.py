@@ -2,9 +2,9 @@
 
 Order inside a block (FBNet, arXiv 1812.03443, fig. 3; detection variant as published in d2go)::
 
-    x -- pw 1x1 + norm + act -- shuffle -- upsample -- dw kxk -- SE -- pwl 1x1 + norm --(+)--> y
-      |     (absent when expansion leaves the width alone)                               |
-      +------------------------------ identity, if shapes agree -------------------------+
+    x -- pw 1x1 + norm + act -- shuffle -- upsample, dw kxk -- SE -- pwl 1x1 + norm --(+)--> y
+      |     (absent when expansion leaves the width alone)                              |
+      +------------------------------ identity, if shapes agree ------------------------+
 """
 
 import math
@@ -29,10 +29,36 @@ def round_channels(wish: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.95 * wish else rounded
 
 
+class UpsampledDepthwise(nn.Conv2d):
+    """Nearest-neighbour doubling, then a depthwise convolution, without making the doubled map.
+
+    ``[N, C, H, W] -> [N, C, 2H, 2W]``; weight ``[C, 1, k, k]`` as of the plain convolution.
+
+    After the doubling, two neighbouring taps of the kernel often see the same cell, so their
+    weights can be added beforehand. Which taps meet depends on the output's row and column being
+    even or odd: four phases, for k = 3 each of 2x2 sums instead of 3x3 taps. All four together are
+    one transposed convolution of stride 2 whose kernel is the old one convolved with a 2x2 of ones,
+    because doubling is itself the transposed convolution with a 2x2 of ones.
+    """
+
+    def widened(self) -> Tensor:
+        """The kernel of the transposed convolution, ``[C, 1, k + 1, k + 1]``."""
+        ones = self.weight.new_ones(1, 1, 2, 2)
+        # A transposed convolution runs its kernel backwards: hence the flip.
+        return F.conv2d(self.weight.flip(2, 3), ones, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.widened()
+        return F.conv_transpose2d(
+            x, kernel, self.bias, stride=2, padding=self.padding, groups=len(kernel)
+        )
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, then norm, then activation; ``norm=None`` and ``act=None`` leave a part out.
 
-    ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` (padding ``kernel // 2``).
+    ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` (padding ``kernel // 2``);
+    stride -2, for a depthwise convolution, doubles the resolution beforehand: ``2H``, ``2W``.
     The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights, fan out.
     """
 
@@ -48,8 +74,14 @@ class ConvNormAct(nn.Sequential):
         act: Callable[[], nn.Module] | None = nn.ReLU,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
+        if stride == -2 and not groups == in_channels == out_channels:
+            raise ValueError(
+                f"stride -2 needs a depthwise convolution; found {in_channels} channels in, "
+                f"{out_channels} out, {groups} groups"
+            )
+        convolution = UpsampledDepthwise if stride == -2 else nn.Conv2d
+        self.conv = convolution(
+            in_channels, out_channels, kernel, max(stride, 1), kernel // 2, groups=groups, bias=bias
         )
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         if bias:
@@ -132,12 +164,11 @@ class InvertedResidual(nn.Module):
         else:
             self.pw = ConvNormAct(in_channels, mid, groups=groups, norm=norm)
         self.groups = groups
-        self.upsample = stride == -2
         self.dw = ConvNormAct(
             mid,
             mid,
             kernel,
-            max(stride, 1),
+            stride,
             groups=mid,
             norm=None if bare_depthwise else norm,
             act=None if bare_depthwise else nn.ReLU,
@@ -152,8 +183,6 @@ class InvertedResidual(nn.Module):
             y = self.pw(y)
             if self.groups > 1:
                 y = channel_shuffle(y, self.groups)
-        if self.upsample:
-            y = F.interpolate(y, scale_factor=2.0, mode="nearest")
         y = self.dw(y)
         if self.se is not None:
             y = self.se(y)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fbnet_lesson.architectures import DETECTION_ARCHS, parse_rows
@@ -12,6 +13,7 @@ from fbnet_lesson.blocks import (
     ConvNormAct,
     InvertedResidual,
     SqueezeExcite,
+    UpsampledDepthwise,
     channel_shuffle,
     count_macs,
     count_parameters,
@@ -62,7 +64,7 @@ def test_upsampling_comes_between_the_expansion_and_the_depthwise():
     x = torch.randn(1, 8, 4, 4)
     with torch.no_grad():
         y = block.pw(x).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        expected = block.pwl(block.dw(y))
+        expected = block.pwl(F.conv2d(y, block.dw.conv.weight, padding=1, groups=16))
     torch.testing.assert_close(run(block, x), expected)
 
 
@@ -100,6 +102,35 @@ def test_channel_shuffle_interleaves_the_groups_and_refuses_odd_ones():
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
     with pytest.raises(ValueError, match="groups 4 does not divide the 6 channels"):
         channel_shuffle(x, 4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_the_upsampled_depthwise_is_nearest_doubling_then_the_convolution(kernel):
+    torch.manual_seed(kernel)
+    conv = UpsampledDepthwise(6, 6, kernel, padding=kernel // 2, groups=6).double()
+    x = torch.randn(2, 6, 5, 3, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(
+        F.interpolate(x, scale_factor=2.0, mode="nearest"),
+        conv.weight,
+        conv.bias,
+        padding=kernel // 2,
+        groups=6,
+    )
+    ours = conv(x)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    grad = torch.randn_like(plain)
+    inputs = (x, conv.weight, conv.bias)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, grad),
+        torch.autograd.grad(plain, inputs, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_upsampling_is_for_depthwise_convolutions():
+    with pytest.raises(ValueError, match="stride -2 needs a depthwise convolution; found 8"):
+        ConvNormAct(8, 16, 3, stride=-2)
 
 
 @pytest.mark.parametrize(
