@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fbnet_lesson.checkpoints import load_weights, save_weights
+    from fbnet_lesson.deploy.fuse import fuse
     from fbnet_lesson.detection.config import DetectorConfig
     from fbnet_lesson.zoo import create_model, list_models
 
-__all__ = ["DetectorConfig", "create_model", "list_models", "load_weights", "save_weights"]
+__all__ = ["DetectorConfig", "create_model", "fuse", "list_models", "load_weights", "save_weights"]
 
 _HOMES = {
     "DetectorConfig": "fbnet_lesson.detection.config",
     "create_model": "fbnet_lesson.zoo",
+    "fuse": "fbnet_lesson.deploy.fuse",
     "list_models": "fbnet_lesson.zoo",
     "load_weights": "fbnet_lesson.checkpoints",
     "save_weights": "fbnet_lesson.checkpoints",

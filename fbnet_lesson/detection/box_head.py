@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnet_lesson.detection.boxes import clip_boxes, decode_boxes
@@ -44,7 +45,8 @@ class BoxHead(nn.Module):
         Returns class logits ``[R, K + 1]`` (background last) and deltas ``[R, K, 4]``, R = sum of
         R_i.
         """
-        x = self.body(self.pooler(features, boxes)).mean((2, 3))  # (R, C, 3, 3) -> (R, C)
+        x = self.body(self.pooler(features, boxes))  # (R, C, 3, 3)
+        x = F.avg_pool2d(x, x.shape[2:]).flatten(1)  # (R, C); gradients stay channels last
         deltas = self.bbox_pred(x)
         return self.cls_score(x), deltas.reshape(len(x), deltas.shape[1] // 4, 4)
 
@@ -76,5 +78,7 @@ def filter_detections(
     candidate = (scores[:, :-1] > config.score_threshold) & finite[:, None]
     row, label = candidate.nonzero(as_tuple=True)
     boxes, scores = clip_boxes(boxes[row, label], size), scores[row, label]
-    keep = batched_nms(boxes, scores, label, config.nms_threshold)[: config.detections_per_image]
+    keep = batched_nms(
+        boxes, scores, label, config.nms_threshold, max_output_size=config.detections_per_image
+    )
     return Detections(boxes[keep], scores[keep], label[keep], row[keep])

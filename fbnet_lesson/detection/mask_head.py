@@ -7,7 +7,8 @@ from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.roi_align import Pooler, axis_weights
 from fbnet_lesson.trunk import build_stage
 
-CHUNK = 2**25  # numbers held at once where every instance has its own full-size mask: 128 MB
+ROIS = 20  # ROIs at once at evaluation: their feature maps stay in the cache
+CHUNK = 2**20  # numbers held at once where every instance has its own full-size mask: 4 MB
 
 
 class MaskHead(nn.Module):
@@ -30,10 +31,18 @@ class MaskHead(nn.Module):
         """``features`` one [N, C, H_l, W_l] a level, ``boxes`` N tensors [R_i, 4] in pixels,
         ``labels`` [R] the class of each ROI, R = sum of R_i. Returns logits ``[R, M, M]``.
         """
-        x = self.body(self.pooler(features, boxes))  # (R, C, M, M)
+        pooled = self.pooler(features, boxes)
+        if self.training:  # the norms look at all ROIs together
+            return self.class_logits(pooled, labels)
+        parts = zip(pooled.split(ROIS), labels.split(ROIS), strict=True)
+        return torch.cat([self.class_logits(*part) for part in parts])
+
+    def class_logits(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """``pooled`` [R, C, P, P] -> [R, M, M], of each ROI the mask of its class."""
+        x = self.body(pooled).permute(0, 2, 3, 1)  # (R, M, M, C), as it lies in memory
         weight = self.mask_logits.weight[labels].flatten(1)  # (R, C): each ROI's own class
-        logits = torch.einsum("rc,rchw->rhw", weight, x)
-        return logits + self.mask_logits.bias[labels][:, None, None]
+        logits = x.flatten(1, 2) @ weight[..., None]  # (R, M * M, 1)
+        return logits.reshape(x.shape[:3]) + self.mask_logits.bias[labels][:, None, None]
 
 
 def crop_masks(masks: Tensor, index: Tensor, boxes: Tensor, resolution: int) -> Tensor:
@@ -89,11 +98,10 @@ def _paste_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tenso
 def binary_masks(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Where the pasted probability is one half or more: ``[D, height, width]`` bool."""
     probabilities = logits.sigmoid()
-    parts = [
-        paste_masks(probabilities[part], boxes[part], size) >= 0.5
-        for part in _chunks(len(boxes), size[0] * size[1])
-    ]
-    return torch.cat(parts) if parts else boxes.new_zeros(0, *size, dtype=torch.bool)
+    masks = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+    for part in _chunks(len(boxes), size[0] * size[1]):
+        torch.ge(paste_masks(probabilities[part], boxes[part], size), 0.5, out=masks[part])
+    return masks
 
 
 def _chunks(count: int, numbers_each: int) -> list[slice]:

@@ -1,51 +1,65 @@
-"""ROIAlign as two small matrix products, and the pooler that chooses a pyramid level per box."""
+"""ROIAlign as one sparse matrix product, and the pooler that chooses a pyramid level per box."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnet_lesson.detection.boxes import box_area
 
+TAPS = 2**18  # cells and weights held at once where no gradient needs all of them: 2 MB
 
-def axis_weights(
+
+def axis_taps(
     start: Tensor, end: Tensor, bins: int, size: int, sampling_ratio: int, aligned: bool = True
-) -> Tensor:
-    """How much each cell of one axis contributes to each bin of that axis.
+) -> tuple[Tensor, Tensor]:
+    """Which cells of one axis contribute to each bin of that axis, and how much.
 
     ROIAlign averages bilinear samples, and a bilinear sample is an interpolation along y times an
-    interpolation along x: so is their average, and one axis can be done after the other.
+    interpolation along x: so is their average, and each axis can be looked at by itself.
 
     Args:
         start, end: [R] borders of the ROIs in cells of the feature map.
         bins: number of bins, ``size``: number of cells.
         sampling_ratio: samples a bin; 0 = adaptive, ``ceil((end - start) / bins)``.
 
-    Returns ``[R, bins, size]``; a row sums to 1, less where samples lie outside the map.
+    Returns ``cells`` [R, bins, T] int64, neighbours in 0..size-1, and their ``weights``
+    [R, bins, T]. A bin's weights sum to 1, less where samples lie outside the map.
     """
     shift = 0.5 if aligned else 0.0  # the centre of cell 0 is at 0.5, its sample at 0
     start, end = start - shift, end - shift
     length = end - start
     if not aligned:
         length = length.clamp(min=1.0)  # the original ROIAlign stretches small ROIs to one cell
-    bin_size = length / bins
+    bin_size = (length / bins)[:, None]  # (R, 1)
     if sampling_ratio > 0:
-        count = torch.full_like(length, sampling_ratio)
+        count = torch.full_like(bin_size, sampling_ratio)
     else:
         count = bin_size.ceil().clamp(min=0)  # a ROI without extent takes no sample: zeros
     most = int(count.max()) if len(count) else 0
-    cells = torch.arange(size, dtype=start.dtype, device=start.device)
-    bin_index = torch.arange(bins, dtype=start.dtype, device=start.device)
-    weights = start.new_zeros(len(start), bins, size)
-    for sample in range(most):
-        position = (
-            start[:, None]
-            + bin_index * bin_size[:, None]
-            + ((sample + 0.5) * bin_size / count.clamp(min=1))[:, None]
-        )  # (R, bins)
-        taken = (sample < count)[:, None] & (position >= -1) & (position <= size)
-        position = position.clamp(0, size - 1)
-        hat = (1 - (position[..., None] - cells).abs()).clamp_(min=0)  # (R, bins, size)
-        weights += hat * taken[..., None]
-    return weights / count.clamp(min=1)[:, None, None]
+    divisor = count.clamp(min=1)
+    sample = torch.arange(max(most, 1), dtype=start.dtype, device=start.device)
+    in_bin = (sample + 0.5) * bin_size / divisor  # (R, S)
+    bin_start = start[:, None] + torch.arange(bins, device=start.device) * bin_size  # (R, bins)
+    position = bin_start[..., None] + in_bin[:, None]  # (R, bins, S)
+    taken = (sample < count)[:, None] & (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)
+    first = position.amin(-1, keepdim=True).floor()  # (R, bins, 1)
+    reach = int((position.amax(-1, keepdim=True) - first).max()) + 2 if len(start) else 1
+    cells = first + torch.arange(reach, dtype=start.dtype, device=start.device)  # (R, bins, T)
+    hat = 1 - (position[..., None, :] - cells[..., None]).abs()  # (R, bins, T, S)
+    weights = (hat.clamp_(min=0) * taken[..., None, :]).sum(-1) / divisor[..., None]
+    return cells.clamp_(max=size - 1).long(), weights  # beyond the last cell the weights are 0
+
+
+def axis_weights(
+    start: Tensor, end: Tensor, bins: int, size: int, sampling_ratio: int, aligned: bool = True
+) -> Tensor:
+    """``axis_taps`` as a matrix ``[R, bins, size]``, zero for cells without part in a bin.
+
+    With it, ROIAlign of one channel is two matrix products: ``along_y @ image @ along_x.T``.
+    """
+    cells, weights = axis_taps(start, end, bins, size, sampling_ratio, aligned)
+    return weights.new_zeros(len(start), bins, size).scatter_add_(2, cells, weights)
 
 
 def roi_align(
@@ -58,8 +72,13 @@ def roi_align(
 ) -> Tensor:
     """Crop every box out of the feature map, resampled to a fixed grid, without rounding it.
 
+    Each bin of the result is a weighted sum of a few cells, and a weight is the product of one
+    along y and one along x. So the whole is a matrix with a row a bin and a column a cell, nearly
+    all zeros, times the map as a matrix ``[cells, channels]``. ``embedding_bag`` is that product:
+    it takes of each row only what is not zero, forward and backward.
+
     Args:
-        features: [N, C, H, W].
+        features: [N, C, H, W]; channels last in memory spares a copy.
         boxes: N tensors [R_i, 4] in image pixels; ``spatial_scale`` is cells per pixel, 1 / stride.
         output_size: bins, one number or (height, width).
         sampling_ratio: samples a bin and axis; 0 = adaptive, one a cell that the bin covers.
@@ -72,7 +91,6 @@ def roi_align(
         raise ValueError(f"roi_align: {len(boxes)} lists of boxes for {len(features)} images")
     bins_y, bins_x = (output_size,) * 2 if isinstance(output_size, int) else output_size
     n, c, h, w = features.shape
-    counts = [len(b) for b in boxes]
     # Half precision knows coordinates over 256 to a pixel or worse: positions stay in float32.
     positions = torch.promote_types(features.dtype, torch.float32)
     rois = torch.cat(boxes).to(positions) * spatial_scale  # (R, 4)
@@ -84,16 +102,35 @@ def roi_align(
         extent = (rois[:, 2:] - 0.5) - (rois[:, :2] - 0.5)
         empty = (extent <= 0).any(1)
         x2, y2 = torch.where(empty, x1, x2), torch.where(empty, y1, y2)
-    along_y = axis_weights(y1, y2, bins_y, h, sampling_ratio, aligned)  # (R, bins_y, H)
-    along_x = axis_weights(x1, x2, bins_x, w, sampling_ratio, aligned)  # (R, bins_x, W)
-    along_y, along_x = along_y.to(features.dtype), along_x.to(features.dtype)
-    rows = features.permute(0, 2, 3, 1).reshape(n, h, w * c)  # (N, H, W*C)
-    pooled = torch.cat(
-        [a.reshape(-1, h) @ image for a, image in zip(along_y.split(counts), rows, strict=True)]
-    )  # (R*bins_y, W*C)
-    pooled = pooled.reshape(-1, bins_y, w, c)
-    pooled = along_x[:, None] @ pooled  # (R, bins_y, bins_x, C)
-    return pooled.permute(0, 3, 1, 2)  # (R, C, bins_y, bins_x)
+    cells_y, along_y = axis_taps(y1, y2, bins_y, h, sampling_ratio, aligned)  # (R, bins_y, Ty)
+    cells_x, along_x = axis_taps(x1, x2, bins_x, w, sampling_ratio, aligned)  # (R, bins_x, Tx)
+    counts = torch.tensor([len(b) for b in boxes], device=rois.device)
+    image = torch.arange(n, device=rois.device).repeat_interleave(counts)
+    rows = (image[:, None, None] * h + cells_y).int()  # rows of cells in the whole batch
+    cells_x = cells_x.int()  # half the memory of int64
+    table = features.permute(0, 2, 3, 1).reshape(n * h * w, c)
+    along_y, along_x = along_y.to(table.dtype), along_x.to(table.dtype)
+
+    def pool(part: slice) -> Tensor:
+        cells = rows[part, :, None, :, None] * w + cells_x[part, None, :, None, :]
+        weights = along_y[part, :, None, :, None] * along_x[part, None, :, None, :]
+        # (R, bins_y, bins_x, Ty, Tx) -> one bag of Ty * Tx cells a bin
+        return F.embedding_bag(
+            cells.flatten(0, 2).flatten(1),
+            table,
+            per_sample_weights=weights.flatten(0, 2).flatten(1),
+            mode="sum",
+        )
+
+    bins = bins_y * bins_x
+    if torch.is_grad_enabled() and table.requires_grad:
+        pooled = pool(slice(None))
+    else:
+        pooled = table.new_empty(len(rois) * bins, c)
+        step = max(1, TAPS // (bins * cells_y.shape[2] * cells_x.shape[2]))
+        for i in range(0, len(rois), step):
+            pooled[i * bins : (i + step) * bins] = pool(slice(i, i + step))
+    return pooled.reshape(len(rois), bins_y, bins_x, c).permute(0, 3, 1, 2)
 
 
 def assign_levels(boxes: Tensor, first: int, last: int) -> Tensor:
@@ -126,16 +163,13 @@ class Pooler(nn.Module):
         first = self.strides[0].bit_length() - 1  # log2 of the finest stride
         counts = [len(b) for b in boxes]
         levels = assign_levels(torch.cat(boxes), first, first + len(features) - 1)
-        pooled = features[0].new_zeros(
-            sum(counts), features[0].shape[1], self.resolution, self.resolution
-        )
+        pooled, where = [], []
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             chosen = levels == level
             per_image = [b[c] for b, c in zip(boxes, chosen.split(counts), strict=True)]
-            where = chosen.nonzero().flatten()
-            if len(where):
-                pooled = pooled.index_copy(0, where, self._pool(feature, per_image, stride))
-        return pooled
+            pooled.append(self._pool(feature, per_image, stride))
+            where.append(chosen.nonzero().flatten())
+        return torch.cat(pooled)[torch.cat(where).argsort()]
 
     def _pool(self, feature: Tensor, boxes: list[Tensor], stride: int) -> Tensor:
         return roi_align(feature, boxes, self.resolution, 1 / stride, self.sampling_ratio)

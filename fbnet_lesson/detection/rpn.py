@@ -124,9 +124,12 @@ class RPN(nn.Module):
     def suppress(self, candidates: Proposals) -> Proposals:
         """After NMS within each level: the ``post_nms_topk`` best of all levels."""
         keep = batched_nms(
-            candidates.boxes, candidates.logits, candidates.levels, self.config.rpn_nms_threshold
+            candidates.boxes,
+            candidates.logits,
+            candidates.levels,
+            self.config.rpn_nms_threshold,
+            max_output_size=self.config.post_nms_topk[0 if self.training else 1],
         )
-        keep = keep[: self.config.post_nms_topk[0 if self.training else 1]]
         return Proposals(candidates.boxes[keep], candidates.logits[keep], candidates.levels[keep])
 
     def losses(
