@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from fbnet_lesson.detection.boxes import box_area
+
 BLOCK = 256  # boxes decided together: their IoU matrix stays in the cache
-PAIRS = 2**17  # pairs compared in one step: matrices of 0.5 MB
+PAIRS = 2**16  # pairs compared in one step: matrices of 256 KB
 
 
 def nms(
@@ -53,74 +55,75 @@ def batched_nms(
 
 def _suppress(boxes: Tensor, groups: Tensor, order: Tensor, threshold: float) -> Tensor:
     """Those of ``order`` [N], indices by falling score, that are kept, in that order."""
-    corners = boxes.t().reshape(2, 2, -1).contiguous()  # (N, 4) -> (low or high, x or y, N)
+    tiny = torch.finfo(boxes.dtype).tiny  # two boxes without area: 0 / tiny, not 0 / 0
+    columns = torch.cat([boxes.t(), box_area(boxes).clamp(min=tiny)[None]])  # (5, N)
     ordered = order[groups[order].argsort(stable=True)]  # group by group, each by falling score
     sizes = groups[ordered].unique_consecutive(return_counts=True)[1]
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     if len(order) and len(sizes) * int(sizes.max()) ** 2 <= 2 * BLOCK * len(order):
-        _keep_by_groups(keep, corners, sizes, ordered, threshold)
+        _keep_by_groups(keep, columns, sizes, ordered, threshold)
     else:
-        _keep_by_blocks(keep, corners, groups, ordered, threshold)
+        _keep_by_blocks(keep, columns, groups, ordered, threshold)
     return order[keep[order]]
 
 
 def _keep_by_groups(
-    keep: Tensor, corners: Tensor, sizes: Tensor, ordered: Tensor, threshold: float
+    keep: Tensor, columns: Tensor, sizes: Tensor, ordered: Tensor, threshold: float
 ) -> None:
     """Set ``keep`` for many small groups side by side, each padded to the size of the largest."""
     group = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)  # (N,)
     before = sizes.cumsum(0) - sizes  # (G,) how many are in the groups before
     place = torch.arange(len(ordered), device=sizes.device) - before[group]  # (N,) in its group
     largest = int(sizes.max())
-    padded = corners.new_zeros(2, 2, len(sizes), largest)
-    padded[..., group, place] = corners[..., ordered]
-    parts = padded.split(max(1, PAIRS // largest**2), dim=2)
-    kept = torch.cat([_greedy(_overlaps(part, part, threshold)) for part in parts])  # (G, largest)
+    padded = columns.new_zeros(5, len(sizes), largest)
+    padded[:, group, place] = columns[:, ordered]
+    parts = padded.split(max(1, PAIRS // largest**2), dim=1)
+    kept = torch.cat([_greedy(_iou(part, part).gt_(threshold)) for part in parts])  # (G, largest)
     keep[ordered] = kept[group, place]
 
 
 def _keep_by_blocks(
-    keep: Tensor, corners: Tensor, groups: Tensor, ordered: Tensor, threshold: float
+    keep: Tensor, columns: Tensor, groups: Tensor, ordered: Tensor, threshold: float
 ) -> None:
     """Set ``keep`` block after block; whom a block suppresses is in none of the next."""
     while len(ordered):
         block, rest = ordered[:BLOCK], ordered[BLOCK:]
-        overlaps = _overlaps(corners[..., block], corners[..., block], threshold)
-        kept = block[_greedy(overlaps & (groups[block][:, None] == groups[block]))]
-        keep[kept] = True
+        own, group = columns[:, block], groups[block]
+        overlaps = _iou(own, own).gt_(threshold)
+        if group[0] != group[-1]:
+            overlaps.mul_(group[:, None] == group)
+        kept = _greedy(overlaps)
+        keep[block[kept]] = True
         # Of the block's groups only the last can go on behind it.
-        goes_on = groups[rest] == groups[block[-1]]
-        suppressors = corners[..., kept[groups[kept] == groups[block[-1]]]]
+        goes_on = int((groups[rest] == group[-1]).sum())
+        suppressors = own[:, kept & (group == group[-1])]
         alive = [
-            part[~_overlaps(suppressors, corners[..., part], threshold).any(0)]
-            for part in rest[goes_on].split(PAIRS // BLOCK)
+            part[_iou(suppressors, columns[:, part]).amax(0) <= threshold]
+            for part in rest[:goes_on].split(PAIRS // BLOCK)
         ]
-        ordered = torch.cat([*alive, rest[~goes_on]])
+        ordered = torch.cat([*alive, rest[goes_on:]])
 
 
-def _overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    """Which pairs have an IoU over the threshold: corners ``[2, 2, ..., A]`` -> ``[..., A, B]``.
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    """``box_iou`` of columns x1, y1, x2, y2, area: ``[5, ..., A], [5, ..., B] -> [..., A, B]``.
 
-    ``box_iou(a, b) > threshold`` in half the passes over memory: x and y in one operation, and in
-    place; a pair without any area is 0 / 0, which is not over anything.
+    In half the passes over memory: x and y in one operation, and in place. Not over 0, perhaps
+    below, where the boxes do not meet.
     """
-    (a_low, a_high), (b_low, b_high) = a, b  # (2, ..., A) and (2, ..., B) each
-    sides = torch.minimum(a_high[..., None], b_high[..., None, :])  # (2, ..., A, B)
-    sides = sides.sub_(torch.maximum(a_low[..., None], b_low[..., None, :]))
-    intersection = sides[0].clamp_(min=0).mul_(sides[1])  # (..., A, B), not over 0 where empty
-    a_area, b_area = (a_high - a_low).prod(0), (b_high - b_low).prod(0)
-    union = (a_area[..., None] + b_area[..., None, :]).sub_(intersection)
-    return intersection.div_(union) > threshold
+    a, b = a[..., None], b[..., None, :]  # (5, ..., A, 1) and (5, ..., 1, B)
+    sides = torch.minimum(a[2:4], b[2:4]).sub_(torch.maximum(a[:2], b[:2]))  # (2, ..., A, B)
+    intersection = sides[0].clamp_(min=0).mul_(sides[1])  # (..., A, B)
+    return intersection.div_((a[4] + b[4]).sub_(intersection))
 
 
 def _greedy(suppresses: Tensor) -> Tensor:
-    """The greedy answer from all pairs at once. ``[..., B, B]`` bool, used up, -> ``[..., B]``.
+    """The greedy answer from all pairs at once. ``[..., B, B]`` of 1 and 0, used up, -> bool.
 
     A box is kept unless a kept box before it suppresses it. Repeating that rule from "all kept"
     settles box 0, then every box that depends on settled ones only, and so on: when nothing
-    changes, all are settled, usually after three or four rounds.
+    changes, all are settled, usually after three or four rounds. Returns ``[..., B]``.
     """
-    before = suppresses.triu_(diagonal=1).float()  # row suppresses column
+    before = suppresses.triu_(diagonal=1)  # row suppresses column
     keep = torch.ones_like(before[..., :1, :])  # (..., 1, B)
     while True:
         settled = ((keep @ before) == 0).to(keep.dtype)

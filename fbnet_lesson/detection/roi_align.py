@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fbnet_lesson.detection.boxes import box_area
 
-TAPS = 2**18  # cells and weights held at once where no gradient needs all of them: 2 MB
+TAPS = 2**16  # cells and weights held at once where no gradient needs all of them: 512 KB
 
 
 def axis_taps(
@@ -123,11 +123,11 @@ def roi_align(
         )
 
     bins = bins_y * bins_x
-    if torch.is_grad_enabled() and table.requires_grad:
+    step = max(1, TAPS // (bins * cells_y.shape[2] * cells_x.shape[2]))
+    if len(rois) <= 4 * step or (torch.is_grad_enabled() and table.requires_grad):
         pooled = pool(slice(None))
     else:
         pooled = table.new_empty(len(rois) * bins, c)
-        step = max(1, TAPS // (bins * cells_y.shape[2] * cells_x.shape[2]))
         for i in range(0, len(rois), step):
             pooled[i * bins : (i + step) * bins] = pool(slice(i, i + step))
     return pooled.reshape(len(rois), bins_y, bins_x, c).permute(0, 3, 1, 2)
