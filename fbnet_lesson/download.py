@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 ATTEMPTS = 5  # as long as each of them brings something
-CHUNK = 1 << 16  # bytes read at once: what a kill can lose
+CHUNK = 1 << 16  # bytes read at once, at most
 CACHE_VARIABLE = "FBNET_LESSON_CACHE"
 
 
@@ -208,7 +208,6 @@ def receive(url: str, path: Path, timeout: float, length_needed: bool) -> None:
                 etag_file.write_text(etag if strong else "", "utf-8")
             with open(part, "ab") as file:
                 copy(response, file, start, total, path.name)
-                file.flush()
                 os.fsync(file.fileno())
             return
     if not start:
@@ -246,6 +245,7 @@ def copy(
             if not chunk:
                 break
             file.write(chunk)
+            file.flush()
             done += len(chunk)
             bar.update(len(chunk))
     if total is not None and done < total:

@@ -23,8 +23,8 @@ class Pretrained:
     top1: float | None = None  # accuracy on ImageNet's validation set in percent
     zoo_resize: int | None = None  # short edge by the origin's table, beside its top1
     sha256: str | None = None  # the published digits of the file at url; None: none are published
-    hub: str | None = None  # a repository of the Hugging Face hub with the same weights
-    hub_file: str = "model.safetensors"
+    hub: str | None = None  # the origin's repository on the Hugging Face hub
+    hub_file: str = "model.safetensors"  # its checksum is asked of the hub
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
