@@ -45,7 +45,7 @@ weights: $(READY)
 	cp runs/mask_rcnn_tiny_shapes/model.safetensors data/weights/mask_rcnn_tiny_shapes.safetensors
 
 lock:
-	UV_PYTHON_DOWNLOADS=never uv pip compile pyproject.toml --quiet --no-config --extra test \
+	UV_PYTHON_DOWNLOADS=never uv pip compile pyproject.toml --quiet --no-config --all-extras \
 	  --universal --python-version 3.10 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --upgrade --output-file requirements.lock
 

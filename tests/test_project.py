@@ -26,15 +26,20 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fbnet_lesson"
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "matplotlib": "matplotlib-base",
+    "huggingface-hub": "huggingface_hub",
+}
 IMPORT_NAMES = {"pillow": "PIL"}
 
 
 def declared() -> tuple[list[Requirement], list[Requirement]]:
-    """The requirements of the package and of its test extra."""
+    """What the package may import, with its pretrained extra; and its test extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = project["optional-dependencies"]["test"]
-    return [Requirement(r) for r in project["dependencies"]], [Requirement(r) for r in extra]
+    extras = project["optional-dependencies"]
+    own = project["dependencies"] + extras["pretrained"]
+    return [Requirement(r) for r in own], [Requirement(r) for r in extras["test"]]
 
 
 # ---------------------------------------------------------------------------------- dependencies
@@ -195,6 +200,7 @@ def test_a_wheel_carries_the_shipped_data(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "fbnet_lesson/norms.py" in names and "fbnet_lesson/shipped/README.md" in names
+    assert "fbnet_lesson/data/imagenet_classes.txt" in names
     assert not [name for name in names if name.startswith(("data/", "tests/"))]
 
 

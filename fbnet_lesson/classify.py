@@ -1,0 +1,57 @@
+"""What a picture shows, by a network trained on ImageNet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fbnet_lesson.predict import read_image
+from fbnet_lesson.preprocess import preprocess
+from fbnet_lesson.training.evaluation import eval_mode
+
+CLASSES = Path(__file__).resolve().parent / "data" / "imagenet_classes.txt"
+
+
+def imagenet_classes() -> list[str]:
+    """The 1000 classes of ImageNet in the order of a network's outputs; no two have one name.
+
+    Source: torchvision, see the head of ``data/imagenet_classes.txt``.
+    """
+    lines = CLASSES.read_text("utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def classify(
+    model: nn.Module, files: Iterable[str | Path], top: int = 5
+) -> list[list[tuple[str, float]]]:
+    """The ``top`` likeliest classes of each picture with their probabilities, likeliest first.
+
+    Args:
+        model: a classifier with published weights: ``model.name`` says how pictures are prepared.
+            With another number of outputs than ImageNet's, the classes are called ``class 0``, …
+        files: pictures; turned upright and made RGB.
+
+    Raises ValueError for a file that is no picture, a model without a published transform, or an
+    impossible ``top``.
+    """
+    prepare, device = preprocess(model), next(model.parameters()).device
+    results = []
+    with eval_mode(model), torch.inference_mode():
+        for file in files:
+            image = prepare(read_image(file)).to(device)  # [3, S, S]
+            probabilities = model(image[None])[0].softmax(dim=0)  # [K]
+            results.append(best_classes(probabilities, top))
+    return results
+
+
+def best_classes(probabilities: Tensor, top: int) -> list[tuple[str, float]]:
+    """The names of the ``top`` largest of ``probabilities [K]`` and what they are."""
+    count = len(probabilities)
+    if not 1 <= top <= count:
+        raise ValueError(f"top={top}: expected 1 to {count}, the number of classes")
+    names = imagenet_classes()
+    if count != len(names):
+        names = [f"class {index}" for index in range(count)]
+    values, indices = probabilities.topk(top)
+    return [(names[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
