@@ -1,6 +1,7 @@
 """Fused models: the same numbers from fewer operations."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -116,3 +117,27 @@ def test_masks_made_in_parts_are_those_made_at_once(monkeypatch):
         at_once = head(features, boxes, labels)
         monkeypatch.setattr("fbnet_lesson.detection.mask_head.ROIS", 3)
         close(head(features, boxes, labels), at_once)
+
+
+COMPILED = ("backbone", "rpn.head", "roi_heads.box_head.body", "roi_heads.mask_head.body")
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_trunk_and_heads_compile_without_a_break(backend, fused):
+    if backend == "inductor" and shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    torch.manual_seed(0)
+    model = stir(fl.create_model("lesson/mask_rcnn_tiny", score_threshold=0.0))
+    model = fl.fuse(model) if fused else model
+    compiled = copy.deepcopy(model)
+    for name in COMPILED:
+        parent, _, child = name.rpartition(".")
+        part = torch.compile(compiled.get_submodule(name), fullgraph=True, backend=backend)
+        setattr(compiled.get_submodule(parent), child, part)
+    image = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        (plain,), (ours,) = model([image]), compiled([image])
+    close(ours["boxes"], plain["boxes"])
+    close(ours["scores"], plain["scores"])
+    assert torch.equal(ours["labels"], plain["labels"])

@@ -7,11 +7,9 @@ picture of 224 pixels: without timm, of our own, which has the same weights in t
 
 import importlib.util
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +20,13 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import fbnet_lesson as fl
 from fbnet_lesson.blocks import UpsampledDepthwise
-from fbnet_lesson.data import CATEGORIES, CocoDataset, ShapesDataset, eval_transform, write_coco
+from fbnet_lesson.data import CATEGORIES, CocoDataset, ShapesDataset, eval_transform
 from fbnet_lesson.detection.detector import Detector, postprocess
 from fbnet_lesson.detection.mask_head import binary_masks
 from fbnet_lesson.detection.nms import batched_nms, nms
 from fbnet_lesson.detection.roi_align import roi_align
 from fbnet_lesson.training.loop import keep_freed_memory
+from fbnet_lesson.zoo import SHIPPED
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 YARDSTICK = ("timm " if HAS_TIMM else "our ") + "fbnetc_100, one picture"
@@ -46,6 +45,11 @@ class Case:
     name: str
     peer: str
     build: Callable[[], tuple[Work, Work]]
+
+    @property
+    def key(self) -> str:
+        """Different for every case."""
+        return f"{self.section}: {self.name}"
 
 
 def without_gradient(work: Work) -> Work:
@@ -237,20 +241,21 @@ def torchvision_detector(short_edge: int) -> nn.Module:
         weights=None,
         weights_backbone=None,
         num_classes=len(CATEGORIES) + 1,
-        trainable_backbone_layers=6,
         min_size=short_edge,
     )
 
 
 def build_training(
-    name: str, count: int, size: tuple[int, int], peer: str, peer_edge: int = 320
+    name: str, count: int, size: tuple[int, int], peer_edge: int | None
 ) -> tuple[Work, Work]:
-    """A training step on ``count`` scenes, against torchvision's detector or the yardstick."""
+    """A training step on ``count`` scenes, against torchvision's detector, which resizes them to
+    ``peer_edge``, or with None against the yardstick.
+    """
     images, targets = scenes(count, size)
     torch.manual_seed(11)
     model = fl.create_model(name, num_classes=len(CATEGORIES), resize=False)
     ours = training_step(model, images, targets)
-    if peer == "yardstick":
+    if peer_edge is None:
         return ours, yardstick()
     # torchvision's class 0 is the background.
     theirs = [{"boxes": t["boxes"].as_subclass(Tensor), "labels": t["labels"] + 1} for t in targets]
@@ -264,9 +269,8 @@ def build_loading() -> tuple[Work, Work]:
     """The 24 pictures of a COCO folder with boxes, labels and masks, one after the other."""
     from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
-    folder = Path(tempfile.mkdtemp(prefix="fbnet_lesson_bench_"))
-    write_coco(folder, 24, seed=12, size=(128, 128))
-    (annotations,) = folder.glob("*.json")
+    folder = SHIPPED.parent / "shapes"
+    annotations = folder / "annotations.json"
     ours = CocoDataset(annotations, folder / "images", transform=eval_transform())
     theirs = wrap_dataset_for_transforms_v2(
         CocoDetection(folder / "images", annotations, transforms=theirs_transform()),
@@ -274,7 +278,7 @@ def build_loading() -> tuple[Work, Work]:
     )
 
     def read(dataset):
-        return [dataset[i][1]["masks"].shape for i in range(len(dataset))]
+        return [dataset[i][0].shape for i in range(len(dataset))]
 
     return partial(read, ours), partial(read, theirs)
 
@@ -328,12 +332,11 @@ def all_cases() -> list[Case]:
         section = "its stages, fused, 30 proposals, 100 detections"
         cases.append(Case(section, stage, YARDSTICK, partial(build_stage, stage)))
     small, theirs = (128, 128), "torchvision fasterrcnn_mobilenet_v3_large_320_fpn"
-    step = "training step"
-    for model, count, size in ((TINY, 8, small), (DSMASK, 4, SIZE)):
-        name = f"{model}, {count} scenes of {size[0]}x{size[1]}"
-        build = partial(build_training, model, count, size)
-        cases.append(Case(step, f"{name}, in yardsticks", YARDSTICK, partial(build, "yardstick")))
-        cases.append(Case(step, name, f"{theirs}, resizing to 320", partial(build, "torchvision")))
-        unresized = partial(build, "torchvision", min(size))
-        cases.append(Case(step, f"{name}, no resizing", theirs, unresized))
+    boxes_only = DSMASK.replace("mask_rcnn", "faster_rcnn")
+    for model, count, size in ((TINY, 8, small), (DSMASK, 4, SIZE), (boxes_only, 4, SIZE)):
+        section = f"training step, {count} scenes of {size[0]}x{size[1]}"
+        for peer, edge in ((YARDSTICK, None), (theirs, 320), (theirs, min(size))):
+            build = partial(build_training, model, count, size, edge)
+            resized = "" if edge is None else f", peer at {edge}"
+            cases.append(Case(section, model + resized, peer, build))
     return cases

@@ -4,6 +4,7 @@ Times on a shared machine wander by tens of percents within minutes. So the two 
 medians are compared, and what counts is the ratio.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -68,13 +69,13 @@ def _status(field: str) -> int:
 def memory_of_cases(cases: list[Case], threads: int) -> dict[str, list[float | None]]:
     """``peak_memory`` of both functions of each case, in a process of its own.
 
-    Returns ``{name: [ours, peer's]}``, empty where it cannot be measured.
+    Returns ``{case.key: [ours, peer's]}``, empty where it cannot be measured.
     """
     if not CLEAR.exists():
         return {}
     program = [sys.executable, "-m", "fbnet_lesson.benchmarks.measure", str(threads)]
     answer = subprocess.run(
-        [*program, *(case.name for case in cases)],
+        [*program, *(case.key for case in cases)],
         env={**os.environ, **GIVE_BACK},
         check=True,
         stdout=subprocess.PIPE,
@@ -90,9 +91,10 @@ def _main(threads: str, *names: str) -> None:
 
     torch.set_num_threads(int(threads))
     result = {}
-    for case in all_cases():
-        if case.name in names:
-            result[case.name] = [peak_memory(function) for function in case.build()]
+    with contextlib.redirect_stdout(sys.stderr):  # pycocotools talks; the answer is for the parent
+        for case in all_cases():
+            if case.key in names:
+                result[case.key] = [peak_memory(function) for function in case.build()]
     print(json.dumps(result))
 
 

@@ -67,7 +67,7 @@ def profiles() -> dict[str, str]:
 
         return run
 
-    step = build_training(TINY, 8, (128, 128), "yardstick")[0]
+    step = build_training(TINY, 8, (128, 128), None)[0]
     return {
         f"training step of {TINY}, 8 scenes of 128x128": profile(step),
         f"{DSMASK}, fused, {height}x{width}, no detection": profile(inference(0)),

@@ -1,5 +1,6 @@
 """The table of ``fbnet-lesson bench``: ours against the peer, time and memory."""
 
+import contextlib
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ def measure(cases: list[Case], seconds: float, threads: int, memory: bool) -> It
     """One row after the other; memory is measured beforehand, in a process of its own."""
     megabytes = memory_of_cases(cases, threads) if memory else {}
     for case in cases:
-        ours, peers = take_turns(list(case.build()), seconds)
-        yield Row(case, (ours, peers), tuple(megabytes.get(case.name, (None, None))))
+        with contextlib.redirect_stdout(None):  # pycocotools talks
+            functions = list(case.build())
+        ours, peers = take_turns(functions, seconds)
+        yield Row(case, (ours, peers), tuple(megabytes.get(case.key, (None, None))))
 
 
 HEAD = (
