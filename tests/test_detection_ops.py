@@ -76,6 +76,32 @@ def test_nms_of_many_boxes_keeps_what_torchvision_keeps(count, threshold):
     assert scores[ours].tolist() == scores[theirs].tolist()
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [[25] * 80, [1000] * 5, [600] + [5] * 79, [BLOCK, 1, BLOCK + 1], [3, 700, 2, 700, 1]],
+    ids=["many small", "few large", "one large of many", "around a block", "large between small"],
+)
+def test_groups_of_any_sizes_keep_what_torchvision_keeps(sizes):
+    """Both ways to the answer, groups side by side and block after block."""
+    count = sum(sizes)
+    shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(3))
+    groups = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[shuffle] - 2
+    b, scores = random_boxes(count, seed=7), torch.randperm(count).float()
+    theirs = torchvision.ops.boxes._batched_nms_vanilla(b, scores, groups, 0.4)
+    assert torch.equal(batched_nms(b, scores, groups, 0.4), theirs)
+
+
+@pytest.mark.parametrize("at_most", [0, 1, 10, 100, 5000])
+def test_at_most_so_many_are_the_first_of_all_that_are_kept(at_most):
+    b, scores = random_boxes(2000, seed=4), torch.rand(2000)
+    b[:1500] = b[0]  # one box kept of 1500: the best few are not enough
+    groups = torch.arange(2000) % 2
+    kept = batched_nms(b, scores, groups, 0.5)
+    assert 200 < len(kept) < 600
+    assert torch.equal(batched_nms(b, scores, groups, 0.5, at_most), kept[:at_most])
+    assert torch.equal(nms(b, scores, 0.5, at_most), nms(b, scores, 0.5)[:at_most])
+
+
 def test_a_box_exactly_at_the_threshold_is_kept():
     b = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])  # IoU 1/2
     scores = torch.tensor([0.9, 0.8])
