@@ -29,6 +29,11 @@ def round_channels(wish: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.95 * wish else rounded
 
 
+def middle_width(in_channels: int, expansion: float, divisor: int = 8) -> int:
+    """The width between an inverted residual's 1x1 convolutions; expansion 1 changes nothing."""
+    return in_channels if expansion == 1 else round_channels(in_channels * expansion, divisor)
+
+
 class UpsampledDepthwise(nn.Conv2d):
     """Nearest-neighbour doubling, then a depthwise convolution, without making the doubled map.
 
@@ -59,8 +64,8 @@ class ConvNormAct(nn.Sequential):
 
     ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` with the default padding,
     ``kernel // 2``; stride -2, for a depthwise convolution, doubles the resolution beforehand:
-    ``2H``, ``2W``.
-    The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights, fan out.
+    ``2H``, ``2W``. The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights,
+    fan out.
     """
 
     def __init__(
@@ -148,8 +153,8 @@ class InvertedResidual(nn.Module):
         kernel: odd side of the depthwise convolution.
         stride: 1, 2, or -2, which doubles the resolution (nearest neighbour, before the depthwise).
         expansion: width between the two 1x1 convolutions, as a multiple of ``in_channels``
-            (rounded by ``round_channels`` to ``divisor``). No ``pw`` where that leaves the width as
-            it is, unless ``keep_pw``.
+            (``middle_width``, in multiples of ``divisor``). No ``pw`` where that leaves the width
+            as it is, unless ``keep_pw``.
         se: squeeze-and-excitation after the depthwise; True squeezes to a quarter of the middle
             width, a number to that width.
         groups: of both 1x1 convolutions, with a channel shuffle before the depthwise.
@@ -187,7 +192,7 @@ class InvertedResidual(nn.Module):
             raise ValueError(f"stride {stride}: allowed are 1, 2 and -2 (upsample by 2)")
         if kernel % 2 == 0:
             raise ValueError(f"kernel {kernel}: only odd sizes keep the map centred")
-        mid = in_channels if expansion == 1 else round_channels(in_channels * expansion, divisor)
+        mid = middle_width(in_channels, expansion, divisor)
         if mid == in_channels and not keep_pw:
             self.pw = None
         else:

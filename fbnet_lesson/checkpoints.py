@@ -112,7 +112,7 @@ def timm_keys(own: Mapping[str, Tensor]) -> dict[str, str]:
     timm begins a stage wherever the width changes, except in the last stage of FBNetV3, and counts
     no block that has no weights. So a key's place depends on the blocks before it.
     """
-    is_v3 = any(".se." in key for key in own)
+    is_v3 = any(re.match(r"backbone\..*\.se\.", key) for key in own)
     places, last, stage, index = {}, None, -1, 0  # "trunk1.2" -> "blocks.1.1"
     for key, value in own.items():
         if match := re.fullmatch(r"backbone\.((trunk\d)\.\d+)\.pwl\.conv\.weight", key):
@@ -155,7 +155,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)  # the model has them, the file has not
     unexpected: list[str] = field(default_factory=list)  # the other way round
     wrong_shape: list[str] = field(default_factory=list)  # "key: file [2, 3], model [4, 3]"
-    # predictors of another number of classes, and the head where the model has none
+    # predictors of another number of classes; where the model has no head, the file's names of it
     left_out: list[str] = field(default_factory=list)
 
     def problems(self) -> str:

@@ -110,8 +110,8 @@ DMASKING_L3 = (
 def hard(stages: tuple[str, ...], padding: Mapping[int, int] | None = None) -> tuple[str, ...]:
     """The same rows with hard-swish and hard-sigmoid gates everywhere.
 
-    ``padding`` gives the depthwise convolution with which a stage begins another padding:
-    ``hard(("ir_k5 24 s2 e4; ir_k5_se 24 e3",), {0: 1})`` is
+    ``padding`` is {stage: pixels} where a stage's first depthwise convolution is not padded with
+    half of its kernel: ``hard(("ir_k5 24 s2 e4; ir_k5_se 24 e3",), {0: 1})`` is
     ``("ir_k5_hs 24 s2 e4 p1; ir_k5_sehsig_hs 24 e3",)``.
     """
     op = re.compile(r"((?:conv|ir)_k\d+)(?:(_se)(?:hsig)?)?(?:_hs)? ")
@@ -121,8 +121,9 @@ def hard(stages: tuple[str, ...], padding: Mapping[int, int] | None = None) -> t
     return tuple(stages)
 
 
-# FBNetV3 (arXiv 2006.02049): d2go's detectors have the trunk and, as their box head, the last stage
-# of these networks, without the hard activations. SE squeezes to a quarter of the block's input.
+# FBNetV3 (arXiv 2006.02049): d2go's detectors have these networks' rows as their trunk and, of the
+# last stage, their box head, but soft activations and bare depthwise convolutions. Here SE squeezes
+# to a quarter of the block's input.
 def quarter_of_input(in_channels: int, mid: int) -> int:
     """A quarter of the width at the block's input."""
     return round_channels(in_channels / 4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.architectures import parse_rows
-from fbnet_lesson.blocks import ConvNormAct, round_channels
+from fbnet_lesson.blocks import ConvNormAct, middle_width
 from fbnet_lesson.classification_archs import ClassifierArch
 from fbnet_lesson.overrides import impossible, override
 from fbnet_lesson.trunk import HARD_SWISH, RELU, Style, Trunk, build_block, set_norms
@@ -26,7 +26,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         classes, eps = self.num_classes, self.norm_eps
-        if not _is_number(classes) or classes < 1 or classes != int(classes):
+        if not _is_number(classes) or not isinstance(classes, int) or classes < 1:
             raise impossible("num_classes", classes, "a whole number, 1 or more")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise impossible("dropout", self.dropout, "a number from 0 to below 1")
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
     ``[N, 3, H, W]`` normalised RGB ``-> [N, num_classes]`` logits. With ``features_only`` there is
     no head, and all stages' maps are returned: ``{"trunk0": [N, C0, H/2, W/2], ..., "trunk4":
-    [N, C4, H/32, W/32]}``.
+    [N, C4, H/32, W/32]}``, in mobile_cv's FBNetV3 up to a cell less, see ``hard``.
 
     Args:
         arch: the rows and their style.
@@ -82,7 +82,7 @@ class Classifier(nn.Module):
             raise ValueError(f"a classifier takes images [N, 3, H, W], got {list(x.shape)}")
         if self.head is None:
             return self.backbone(x)
-        for stage in self.backbone.stages:  # without keeping what stages gave
+        for stage in self.backbone.stages:  # unlike the backbone, keeps no stage's map
             x = stage(x)
         return self.head(x)
 
@@ -104,7 +104,7 @@ def build_head(
         layers["conv"] = build_block(row, in_channels, 1, None, "BN", style)
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
     else:
-        mid = round_channels(in_channels * row.expansion, style.divisor)
+        mid = middle_width(in_channels, row.expansion, style.divisor)
         layers["pw"] = ConvNormAct(in_channels, mid, bias=style.bias, act=act)
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
         layers["pwl"] = ConvNormAct(mid, row.channels, bias=style.bias, norm=None, act=act)

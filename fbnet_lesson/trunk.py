@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnet_lesson.architectures import Row, parse_rows
-from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, round_channels
+from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, middle_width, round_channels
 
-# In place: a norm keeps its input for the backward pass, never its output.
+# In place, as norms and convolutions need their inputs for the backward pass, not their outputs.
 RELU, HARD_SWISH = partial(nn.ReLU, inplace=True), partial(nn.Hardswish, inplace=True)
 
 
 def quarter_of_middle(in_channels: int, mid: int) -> int:
-    """The usual width of squeeze-and-excitation (in FBNet)."""
+    """The usual width in squeeze-and-excitation, in multiples of 8."""
     return round_channels(mid / 4)
 
 
@@ -47,7 +47,7 @@ def build_block(
             in_channels, row.channels, row.kernel, stride, bias=style.stem_bias, norm=norm, act=act
         )
     else:
-        mid = round_channels(in_channels * row.expansion, style.divisor)
+        mid = middle_width(in_channels, row.expansion, style.divisor)
         block = InvertedResidual(
             in_channels,
             row.channels,

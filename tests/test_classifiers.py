@@ -243,6 +243,7 @@ def test_overrides_set_the_head():
         ({"min_size": 224}, "unknown field 'min_size'; allowed are num_classes"),
         ({"num_classes": 0}, "num_classes=0 is impossible; allowed: a whole number"),
         ({"num_classes": 2.5}, "num_classes=2.5 is impossible"),
+        ({"num_classes": 2.0}, "num_classes=2.0 is impossible"),
         ({"num_classes": True}, "num_classes=True is impossible"),
         ({"dropout": 1}, "dropout=1 is impossible; allowed: a number from 0 to below 1"),
         ({"dropout": "high"}, "dropout='high' is impossible"),
