@@ -4,6 +4,7 @@ The recording's keys, shapes, counts and logits lie in ``tests/data`` and are al
 """
 
 import copy
+import functools
 import gzip
 import json
 from dataclasses import replace
@@ -35,10 +36,11 @@ def upstream_keys(name: str, model: nn.Module) -> dict[str, str]:
     return keys_in(name.partition("/")[0], model.state_dict())
 
 
-def on_meta(name: str, **overrides) -> nn.Module:
+@functools.cache
+def on_meta(name: str) -> nn.Module:
     """The model's shapes without its numbers."""
     with torch.device("meta"):
-        return fl.create_model(name, **overrides).eval()
+        return fl.create_model(name).eval()
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
