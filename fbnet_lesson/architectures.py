@@ -1,9 +1,15 @@
 """Every detection architecture as data, in a notation that reads like the papers' tables.
 
-One row is ``op channels [xREPEAT] [sSTRIDE] [eEXPANSION]``; rows are separated by ``;`` and a
-stage of the trunk is one string. ``ir_k5_se 112 x5 e3`` is five inverted residuals with a 5x5
+One row is ``op channels [xREPEAT] [sSTRIDE] [eEXPANSION] [pPADDING]``; rows are separated by ``;``
+and a stage of the trunk is one string. ``ir_k5_se 112 x5 e3`` is five inverted residuals with a 5x5
 depthwise, squeeze-and-excitation, 112 channels and expansion 3. Stride and repeat default to 1;
-the first block of a row takes the stride, the others stride 1. ``s-2`` upsamples.
+the first block of a row takes the stride and the padding, the others stride 1 and half of their
+kernel. ``s-2`` upsamples.
+
+The ops are ``conv``, ``ir``, ``skip`` (the identity, or a 1x1 convolution to another width) and
+``ir_pool``, which ends a classifier. What follows them, in this order: ``_k5`` is the kernel,
+``_g2`` groups the 1x1 convolutions, ``_se`` is squeeze-and-excitation, ``_sehsig`` the same with a
+hard-sigmoid gate, ``_hs`` hard-swish in the place of ReLU.
 
 The definitions are those published in d2go as FBNetV2's "arch" tables; ``lesson_tiny`` is ours.
 """
@@ -16,13 +22,17 @@ from dataclasses import dataclass
 class Row:
     """``repeat`` equal blocks, of which the first has the stride."""
 
-    op: str  # "conv" or "ir"
+    op: str  # "conv", "ir", "skip" or "ir_pool"
     kernel: int
     channels: int
     stride: int = 1
     repeat: int = 1
     expansion: float = 1
     se: bool = False
+    hard_gate: bool = False  # of the SE: hard sigmoid, else sigmoid
+    hard_swish: bool = False  # else ReLU
+    groups: int = 1  # of the 1x1 convolutions
+    padding: int | None = None  # of the first block; None is kernel // 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,10 @@ class DetectionArch:
 
 
 ROW = re.compile(
-    r"(?P<op>conv|ir)_k(?P<kernel>\d+)(?P<se>_se)? (?P<channels>\d+)"
+    r"(?:(?P<op>conv|ir)_k(?P<kernel>\d+)|(?P<plain_op>skip|ir_pool))"
+    r"(?:_g(?P<groups>\d))?(?P<se>_se)?(?P<hsig>(?<=_se)hsig)?(?P<hs>_hs)? (?P<channels>\d+)"
     r"(?: x(?P<repeat>\d+))?(?: s(?P<stride>-?\d+))?(?: e(?P<expansion>[\d.]+))?"
+    r"(?: p(?P<padding>\d+))?"
 )
 
 
@@ -53,13 +65,17 @@ def parse_rows(text: str) -> list[Row]:
             )
         rows.append(
             Row(
-                op=match["op"],
-                kernel=int(match["kernel"]),
+                op=match["op"] or match["plain_op"],
+                kernel=int(match["kernel"] or 1),
                 channels=int(match["channels"]),
                 stride=int(match["stride"] or 1),
                 repeat=int(match["repeat"] or 1),
                 expansion=float(match["expansion"] or 1),
                 se=match["se"] is not None,
+                hard_gate=match["hsig"] is not None,
+                hard_swish=match["hs"] is not None,
+                groups=int(match["groups"] or 1),
+                padding=int(match["padding"]) if match["padding"] else None,
             )
         )
     return rows

@@ -29,6 +29,11 @@ def round_channels(wish: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.95 * wish else rounded
 
 
+def middle_width(in_channels: int, expansion: float, divisor: int = 8) -> int:
+    """The width between an inverted residual's 1x1 convolutions; expansion 1 changes nothing."""
+    return in_channels if expansion == 1 else round_channels(in_channels * expansion, divisor)
+
+
 class UpsampledDepthwise(nn.Conv2d):
     """Nearest-neighbour doubling, then a depthwise convolution, without making the doubled map.
 
@@ -57,9 +62,10 @@ class UpsampledDepthwise(nn.Conv2d):
 class ConvNormAct(nn.Sequential):
     """Convolution, then norm, then activation; ``norm=None`` and ``act=None`` leave a part out.
 
-    ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` (padding ``kernel // 2``);
-    stride -2, for a depthwise convolution, doubles the resolution beforehand: ``2H``, ``2W``.
-    The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights, fan out.
+    ``[N, in, H, W] -> [N, out, ceil(H / stride), ceil(W / stride)]`` with the default padding,
+    ``kernel // 2``; stride -2, for a depthwise convolution, doubles the resolution beforehand:
+    ``2H``, ``2W``. The children are called ``conv``, ``norm`` and ``act``. Kaiming normal weights,
+    fan out.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class ConvNormAct(nn.Sequential):
         bias: bool = False,
         norm: str | None = "BN",
         act: Callable[[], nn.Module] | None = nn.ReLU,
+        padding: int | None = None,
     ):
         super().__init__()
         if stride == -2 and not groups == in_channels == out_channels:
@@ -81,7 +88,13 @@ class ConvNormAct(nn.Sequential):
             )
         convolution = UpsampledDepthwise if stride == -2 else nn.Conv2d
         self.conv = convolution(
-            in_channels, out_channels, kernel, max(stride, 1), kernel // 2, groups=groups, bias=bias
+            in_channels,
+            out_channels,
+            kernel,
+            max(stride, 1),
+            kernel // 2 if padding is None else padding,
+            groups=groups,
+            bias=bias,
         )
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         if bias:
@@ -95,20 +108,29 @@ class ConvNormAct(nn.Sequential):
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507, sec. 3).
 
-    ``y = x * sigmoid(expand(relu(reduce(mean over H and W of x))))``, ``[N, C, H, W]`` in and out.
+    ``y = x * gate(expand(act(reduce(mean over H and W of x))))``, ``[N, C, H, W]`` in and out;
+    the gate is a sigmoid, or the hard sigmoid ``clamp(x / 6 + 1 / 2, 0, 1)``.
     """
 
-    def __init__(self, channels: int, squeezed: int):
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        act: Callable[[], nn.Module] = nn.ReLU,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+    ):
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = act()
         self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = gate()
         for conv in (self.reduce, self.expand):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         squeezed = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
-        return x * self.expand(self.reduce(squeezed).relu()).sigmoid()
+        return x * self.gate(self.expand(self.act(self.reduce(squeezed))))
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -131,11 +153,17 @@ class InvertedResidual(nn.Module):
         kernel: odd side of the depthwise convolution.
         stride: 1, 2, or -2, which doubles the resolution (nearest neighbour, before the depthwise).
         expansion: width between the two 1x1 convolutions, as a multiple of ``in_channels``
-            (rounded by ``round_channels``). No ``pw`` where that leaves the width as it is.
-        se: squeeze-and-excitation after the depthwise, a quarter of the middle width.
-        groups: of both 1x1 convolutions, with a channel shuffle after the first.
+            (``middle_width``, in multiples of ``divisor``). No ``pw`` where that leaves the width
+            as it is, unless ``keep_pw``.
+        se: squeeze-and-excitation after the depthwise; True squeezes to a quarter of the middle
+            width, a number to that width.
+        groups: of both 1x1 convolutions, with a channel shuffle before the depthwise.
         norm: a name that ``make_norm`` knows.
         bare_depthwise: no norm and no activation after the depthwise, as in the detection models.
+        act: the activation after the expansion, after the depthwise and in the SE.
+        gate: the last activation of the SE.
+        bias: the convolutions have one, although a norm follows.
+        padding: of the depthwise; None is half of its kernel, which keeps the map centred.
 
     Shapes: ``[N, in, H, W] -> [N, out, H', W']``, H' = ceil(H / 2) for stride 2, 2H for -2.
     Source: MobileNetV2 (arXiv 1801.04381, sec. 3.3); FBNet (arXiv 1812.03443, sec. 3.1).
@@ -148,21 +176,27 @@ class InvertedResidual(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         expansion: float = 1,
-        se: bool = False,
+        se: bool | int = False,
         groups: int = 1,
         norm: str = "BN",
         bare_depthwise: bool = True,
+        act: Callable[[], nn.Module] = nn.ReLU,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+        bias: bool = False,
+        padding: int | None = None,
+        divisor: int = 8,
+        keep_pw: bool = False,
     ):
         super().__init__()
         if stride not in (1, 2, -2):
             raise ValueError(f"stride {stride}: allowed are 1, 2 and -2 (upsample by 2)")
         if kernel % 2 == 0:
             raise ValueError(f"kernel {kernel}: only odd sizes keep the map centred")
-        mid = round_channels(in_channels * expansion)
-        if in_channels == mid or expansion == 1:
-            mid, self.pw = in_channels, None
+        mid = middle_width(in_channels, expansion, divisor)
+        if mid == in_channels and not keep_pw:
+            self.pw = None
         else:
-            self.pw = ConvNormAct(in_channels, mid, groups=groups, norm=norm)
+            self.pw = ConvNormAct(in_channels, mid, groups=groups, bias=bias, norm=norm, act=act)
         self.groups = groups
         self.dw = ConvNormAct(
             mid,
@@ -170,19 +204,22 @@ class InvertedResidual(nn.Module):
             kernel,
             stride,
             groups=mid,
+            bias=bias,
             norm=None if bare_depthwise else norm,
-            act=None if bare_depthwise else nn.ReLU,
+            act=None if bare_depthwise else act,
+            padding=padding,
         )
-        self.se = SqueezeExcite(mid, round_channels(mid / 4)) if se else None
-        self.pwl = ConvNormAct(mid, out_channels, groups=groups, norm=norm, act=None)
+        squeezed = round_channels(mid / 4) if se is True else se
+        self.se = SqueezeExcite(mid, squeezed, act, gate) if se else None
+        self.pwl = ConvNormAct(mid, out_channels, groups=groups, bias=bias, norm=norm, act=None)
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.pw is not None:
             y = self.pw(y)
-            if self.groups > 1:
-                y = channel_shuffle(y, self.groups)
+        if self.groups > 1:
+            y = channel_shuffle(y, self.groups)
         y = self.dw(y)
         if self.se is not None:
             y = self.se(y)

@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fbnet_lesson.files import atomic_file
 
-# Our key -> d2go's key. Each rule rewrites one part of the name; all that match apply, in order.
+# Our key -> theirs. Each rule rewrites one part of the name; all that match apply, in order.
 D2GO_RULES = (
     (r"\.norm\.", ".bn."),
     (r"\.se\.reduce\.", ".se.se.0.conv."),
@@ -32,32 +32,131 @@ D2GO_RULES = (
     ),
     (r"^roi_heads\.mask_head\.mask_logits\.", "roi_heads.mask_head.predictor.mask_fcn_logits."),
 )
-D2GO_MARK = re.compile(r"^(proposal_generator|backbone\.(body|bottom_up))\.")
+# mobile_cv's stage 0 is the stem by itself: our trunk0 is its stages 0 and 1.
+MOBILE_CV_RULES = (
+    (r"\.norm\.", ".bn."),
+    (r"\.se\.reduce\.", ".se.se.0.conv."),
+    (r"\.se\.expand\.", ".se.se.1."),
+    (r"^backbone\.trunk0\.0\.", "backbone.stages.xif0_0."),
+    (r"^backbone\.trunk0\.(\d+)\.", lambda m: f"backbone.stages.xif1_{int(m[1]) - 1}."),
+    (
+        r"^backbone\.trunk(\d)\.(\d+)\.",
+        lambda m: f"backbone.stages.xif{int(m[1]) + 1}_{m[2]}.",
+    ),
+    (r"\.(xif[1-5]_\d+)\.(conv|bn)\.", r".\1.conv.\2."),  # a skip to another width
+    (r"^head\.conv\.", "backbone.stages.xif6_0."),
+    (r"^head\.(pw|pwl)\.", r"backbone.stages.xif6_0.\1."),
+    (r"^head\.classifier\.", "head.conv."),
+)
+# timm's names of our modules: outside the blocks, in a block, and in one without the expansion.
+TIMM_NAMES = {
+    "backbone.trunk0.0.conv": "conv_stem",
+    "backbone.trunk0.0.norm": "bn1",
+    "head.conv.conv": "conv_head",
+    "head.conv.norm": "bn2",
+    "head.pw.conv": "blocks.6.0.conv",
+    "head.pw.norm": "blocks.6.0.bn1",
+    "head.pwl.conv": "conv_head",
+    "head.classifier": "classifier",
+}
+TIMM_BLOCK = {
+    "pw.conv": "conv_pw",
+    "pw.norm": "bn1",
+    "dw.conv": "conv_dw",
+    "dw.norm": "bn2",
+    "se.reduce": "se.conv_reduce",
+    "se.expand": "se.conv_expand",
+    "pwl.conv": "conv_pwl",
+    "pwl.norm": "bn3",
+}
+TIMM_BLOCK_WITHOUT_PW = TIMM_BLOCK | {"dw.norm": "bn1", "pwl.conv": "conv_pw", "pwl.norm": "bn2"}
+
+# The keys by which a layout is recognised; without any of them it is ours.
+MARKS = {
+    "d2go": re.compile(r"^(proposal_generator|backbone\.(body|bottom_up))\."),
+    "mobile_cv": re.compile(r"^backbone\.stages\.xif\d"),
+    "timm": re.compile(r"^(conv_stem|blocks\.\d+\.\d+)\."),
+}
 # Constants that some checkpoints carry and our models take from their config.
 CONSTANTS = re.compile(r"^(pixel_mean|pixel_std|proposal_generator\.anchor_generator\..*)$")
 # The layers whose shapes depend on the number of classes.
 PREDICTORS = re.compile(
-    r"^roi_heads\.(box_head\.(cls_score|bbox_pred)|mask_head\.mask_logits)\.(weight|bias)$"
+    r"^(roi_heads\.(box_head\.(cls_score|bbox_pred)|mask_head\.mask_logits)|head\.classifier)"
+    r"\.(weight|bias)$"
+)
+# A classifier's head in any layout, which a model that has none does without.
+CLASSIFIER_HEAD = re.compile(
+    r"^(head|backbone\.stages\.xif6_0|conv_head|bn2|classifier|blocks\.6\.0\.(conv|bn1))\."
 )
 
 
 def d2go_key(key: str) -> str:
     """What our ``key`` is called in a d2go / detectron2 checkpoint."""
-    for pattern, replacement in D2GO_RULES:
+    return _rewrite(key, D2GO_RULES)
+
+
+def mobile_cv_key(key: str) -> str:
+    """What our ``key`` of a classifier is called in a checkpoint of mobile_cv's zoo."""
+    return _rewrite(key, MOBILE_CV_RULES)
+
+
+def _rewrite(key: str, rules: tuple) -> str:
+    for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def timm_keys(own: Mapping[str, Tensor]) -> dict[str, str]:
+    """What the keys of a classifier's state dict are called by timm: our key -> theirs.
+
+    timm begins a stage wherever the width changes, except in the last stage of FBNetV3, and counts
+    no block that has no weights. So a key's place depends on the blocks before it.
+    """
+    is_v3 = any(re.match(r"backbone\..*\.se\.", key) for key in own)
+    places, last, stage, index = {}, None, -1, 0  # "trunk1.2" -> "blocks.1.1"
+    for key, value in own.items():
+        if match := re.fullmatch(r"backbone\.((trunk\d)\.\d+)\.pwl\.conv\.weight", key):
+            place, trunk = match.groups()
+            group = (trunk, None if is_v3 and trunk == "trunk4" else len(value))
+            stage, index = (stage, index + 1) if group == last else (stage + 1, 0)
+            places[place], last = f"blocks.{stage}.{index}", group
+    keys = {}
+    for key in own:
+        module, _, tensor = key.rpartition(".")
+        match = re.fullmatch(r"backbone\.(trunk\d\.\d+)\.(.+)", module)
+        if match and match[1] in places:
+            has_pw = f"backbone.{match[1]}.pw.conv.weight" in own
+            names = TIMM_BLOCK if has_pw else TIMM_BLOCK_WITHOUT_PW
+            keys[key] = f"{places[match[1]]}.{names[match[2]]}.{tensor}"
+        else:
+            keys[key] = f"{TIMM_NAMES.get(module, module)}.{tensor}"
+    return keys
+
+
+def layout_of(state: Iterable[str]) -> str:
+    """The origin of a checkpoint by its keys: "d2go", "mobile_cv" or "timm"; else "native"."""
+    return next((name for name, mark in MARKS.items() if any(map(mark.match, state))), "native")
+
+
+def keys_in(layout: str, own: Mapping[str, Tensor]) -> dict[str, str]:
+    """The keys of our state dict ``own`` in a layout: our key -> theirs."""
+    if layout == "timm":
+        return timm_keys(own)
+    rename = {"d2go": d2go_key, "mobile_cv": mobile_cv_key, "native": str}[layout]
+    return {key: rename(key) for key in own}
 
 
 @dataclass
 class LoadReport:
     """What ``load_weights`` did, key by key, in our names."""
 
-    layout: str  # "native" or "d2go"
+    layout: str  # "native", "d2go", "mobile_cv" or "timm"
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # the model has them, the file has not
     unexpected: list[str] = field(default_factory=list)  # the other way round
     wrong_shape: list[str] = field(default_factory=list)  # "key: file [2, 3], model [4, 3]"
-    left_out: list[str] = field(default_factory=list)  # predictors of another number of classes
+    # predictors of another number of classes; where the model has no head, the file's names of it
+    left_out: list[str] = field(default_factory=list)
 
     def problems(self) -> str:
         """One line a kind of trouble, empty if there is none."""
@@ -81,25 +180,31 @@ def load_weights(
     """Copy weights into ``model``.
 
     Args:
-        source: a ``.safetensors`` file, a torch file, or a state dict. Taken are our own layout
-            and that of d2go / detectron2 (a dict with ``model``, where the averaged weights in
-            ``ema_state`` win, or a bare state dict).
+        source: a ``.safetensors`` file, a torch file, or a state dict. Taken are our own layout and
+            those of d2go / detectron2, mobile_cv and timm: a dict with ``model`` or ``state_dict``,
+            where averaged weights in ``ema_state`` or ``model_ema`` win, or a bare state dict.
         strict: raise ValueError, and change nothing, if a key is missing, unexpected or of
             another shape. False loads what fits.
 
     A file trained on another number of classes is no error: its predictors are left out, and a
-    line is printed that says so. Returns what was loaded and what was not.
+    line is printed that says so. Nor is a classifier's head for a model without one. Returns what
+    was loaded and what was not.
     """
     state = read_state_dict(source)
     own = model.state_dict()
-    layout = "d2go" if any(D2GO_MARK.match(key) for key in state) else "native"
-    names = {d2go_key(key) if layout == "d2go" else key: key for key in own}
+    layout = layout_of(state)
+    names = {theirs: ours for ours, theirs in keys_in(layout, own).items()}
+    has_head = any(key.startswith("head.") for key in own)
     report, fitting = LoadReport(layout), {}
     for key, value in state.items():
         if CONSTANTS.match(key):
             continue
         name = names.get(key)
-        if name is None:
+        if name is not None and value.shape == (*own[name].shape, 1, 1):
+            value = value[..., 0, 0]  # mobile_cv's classifier is a 1x1 convolution
+        if name is None and not has_head and CLASSIFIER_HEAD.match(key):
+            report.left_out.append(key)
+        elif name is None:
             report.unexpected.append(key)
         elif value.shape == own[name].shape:
             fitting[name] = value
@@ -116,11 +221,15 @@ def load_weights(
     report.loaded = list(fitting)
     where = f" from {source}" if isinstance(source, str | os.PathLike) else ""
     if report.problems() and (strict or not fitting):
-        raise ValueError(f"these weights{where} do not fit the model:\n{report.problems()}")
+        raise ValueError(
+            f"these weights{where} do not fit the model {getattr(model, 'name', '')}: found "
+            f"{len(state)} entries in {layout} layout, expected {len(own)}\n{report.problems()}"
+        )
     model.load_state_dict(fitting, strict=False)
-    if report.left_out:
+    predictors = [key for key in report.left_out if PREDICTORS.match(key) and key in own]
+    if predictors:
         print(
-            f"left out, because num_classes differs: {', '.join(report.left_out)} "
+            f"left out, because num_classes differs: {', '.join(predictors)} "
             "(they keep their random start; train before use)"
         )
     if report.problems():
@@ -136,11 +245,12 @@ def read_state_dict(source: str | os.PathLike | Mapping) -> dict[str, Tensor]:
     checkpoint = source
     if isinstance(source, str | os.PathLike):
         checkpoint = _read_file(Path(source))
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint.get(key), Mapping):
-            average = checkpoint.get("ema_state") or checkpoint.get("model_ema") or {}
-            checkpoint = {**checkpoint[key], **average}
-            break
+    plain, average = (
+        next((checkpoint[k] for k in keys if isinstance(checkpoint.get(k), Mapping)), {})
+        for keys in (("model", "state_dict"), ("ema_state", "model_ema", "state_dict_ema"))
+    )
+    if plain or average:
+        checkpoint = {**plain, **average}
     state = {key.removeprefix("module."): value for key, value in checkpoint.items()}
     wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if wrong or not state:

@@ -1,37 +1,95 @@
 """From table to network: the builder that reads ``architectures``, the trunk and the FPN."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import parse_rows
-from fbnet_lesson.blocks import ConvNormAct, InvertedResidual
+from fbnet_lesson.architectures import Row, parse_rows
+from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, middle_width, round_channels
+
+# In place, as norms and convolutions need their inputs for the backward pass, not their outputs.
+RELU, HARD_SWISH = partial(nn.ReLU, inplace=True), partial(nn.Hardswish, inplace=True)
 
 
-def build_stage(text: str, in_channels: int, norm: str) -> tuple[nn.Sequential, int, float]:
+def quarter_of_middle(in_channels: int, mid: int) -> int:
+    """The usual width in squeeze-and-excitation, in multiples of 8."""
+    return round_channels(mid / 4)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the rows leave open and each origin settles its own way; the defaults are d2go's."""
+
+    bare_depthwise: bool = True  # neither norm nor activation after the depthwise convolution
+    stem_bias: bool = True  # "conv" rows have a bias although a norm follows, as published
+    bias: bool = False  # so have the convolutions of the blocks
+    divisor: int = 8  # what the middle widths are rounded to
+    squeeze: Callable[[int, int], int] = quarter_of_middle  # (input, middle) width -> width in SE
+    keep_pw: bool = False  # blocks of expansion 1 have the 1x1 convolution before the depthwise too
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.1
+
+
+def build_block(
+    row: Row, in_channels: int, stride: int, padding: int | None, norm: str, style: Style
+) -> nn.Module:
+    """One block of a row; ``[N, in_channels, H, W] -> [N, row.channels, H', W']``."""
+    act = HARD_SWISH if row.hard_swish else RELU
+    if row.op == "skip":
+        if in_channels == row.channels and stride == 1:
+            return nn.Identity()
+        return ConvNormAct(in_channels, row.channels, 1, stride, norm=norm)
+    if row.op == "conv":
+        block = ConvNormAct(
+            in_channels, row.channels, row.kernel, stride, bias=style.stem_bias, norm=norm, act=act
+        )
+    else:
+        mid = middle_width(in_channels, row.expansion, style.divisor)
+        block = InvertedResidual(
+            in_channels,
+            row.channels,
+            kernel=row.kernel,
+            stride=stride,
+            expansion=row.expansion,
+            se=row.se and style.squeeze(in_channels, mid),
+            groups=row.groups,
+            norm=norm,
+            bare_depthwise=style.bare_depthwise,
+            act=act,
+            gate=nn.Hardsigmoid if row.hard_gate else nn.Sigmoid,
+            bias=style.bias,
+            padding=padding,
+            divisor=style.divisor,
+            keep_pw=style.keep_pw,
+        )
+    set_norms(block, style)
+    return block
+
+
+def set_norms(module: nn.Module, style: Style) -> None:
+    """Give the norms in ``module`` the epsilon and the momentum of the style."""
+    for layer in module.modules():
+        if hasattr(layer, "eps"):
+            layer.eps = style.norm_eps
+        if hasattr(layer, "momentum"):
+            layer.momentum = style.norm_momentum
+
+
+def build_stage(
+    text: str, in_channels: int, norm: str, style: Style = Style()
+) -> tuple[nn.Sequential, int, float]:
     """The blocks of one stage.
 
     Returns the stage, the number of its output channels, and its stride (0.5 where it upsamples).
-    The stem convolution has a bias although a norm follows: the published weights have it.
     """
     blocks, channels, stride = [], in_channels, 1.0
     for row in parse_rows(text):
         for i in range(row.repeat):
-            block_stride = row.stride if i == 0 else 1
-            if row.op == "conv":
-                block = ConvNormAct(
-                    channels, row.channels, row.kernel, block_stride, bias=True, norm=norm
-                )
-            else:
-                block = InvertedResidual(
-                    channels,
-                    row.channels,
-                    kernel=row.kernel,
-                    stride=block_stride,
-                    expansion=row.expansion,
-                    se=row.se,
-                    norm=norm,
-                )
-            blocks.append(block)
+            block_stride, padding = (row.stride, row.padding) if i == 0 else (1, None)
+            blocks.append(build_block(row, channels, block_stride, padding, norm, style))
             channels = row.channels
             stride *= block_stride if block_stride > 0 else -1 / block_stride
     return nn.Sequential(*blocks), channels, stride
@@ -44,13 +102,13 @@ class Trunk(nn.Module):
     say, by the same names, how wide and how coarse each output is.
     """
 
-    def __init__(self, stages: tuple[str, ...], norm: str = "BN"):
+    def __init__(self, stages: tuple[str, ...], norm: str = "BN", style: Style = Style()):
         super().__init__()
         self.channels: dict[str, int] = {}
         self.strides: dict[str, int] = {}
         channels, stride = 3, 1
         for i, text in enumerate(stages):
-            stage, channels, stage_stride = build_stage(text, channels, norm)
+            stage, channels, stage_stride = build_stage(text, channels, norm, style)
             stride = int(stride * stage_stride)
             self.add_module(f"trunk{i}", stage)
             self.channels[f"trunk{i}"], self.strides[f"trunk{i}"] = channels, stride

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fbnet_lesson.architectures import DETECTION_ARCHS
 from fbnet_lesson.checkpoints import load_weights
+from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS
+from fbnet_lesson.classifier import Classifier, ClassifierConfig
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.detector import Detector
 
@@ -46,7 +48,7 @@ TINY = {
     "min_size": 128,
     "max_size": 256,
 }
-MODELS = {
+DETECTORS = {
     "d2go/faster_rcnn_fbnetv3a_C4": DetectorSpec("FBNetV3_A", masks=False, overrides=C4),
     "d2go/faster_rcnn_fbnetv3a_dsmask_C4": DetectorSpec(
         "FBNetV3_A_dsmask", masks=False, overrides=C4
@@ -71,7 +73,9 @@ MODELS = {
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that match a shell pattern, sorted: ``list_models("d2go/*")``."""
-    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+    return sorted(
+        name for name in [*DETECTORS, *CLASSIFICATION_ARCHS] if fnmatchcase(name, pattern)
+    )
 
 
 def create_model(
@@ -83,24 +87,29 @@ def create_model(
     """A network by its name, with random weights unless ``weights`` says otherwise.
 
     Args:
-        name: one of ``list_models()``.
-        num_classes: without the background; None keeps the model's own.
+        name: one of ``list_models()``; ``mobile_cv/`` and ``timm/`` are classifiers, the others
+            detectors.
+        num_classes: of a detector without the background; None keeps the model's own.
         weights: None; the name of weights we ship (``"shapes"``); a file; or a state dict. Where
             ``num_classes`` differs from theirs, the predictors stay random, and that is printed.
-        overrides: fields of ``DetectorConfig``.
+        overrides: fields of ``DetectorConfig`` or ``ClassifierConfig``.
 
     Raises ValueError that names an unknown model, field or weights and what is there instead.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
-    spec = MODELS[name]
     if num_classes is not None:
         overrides["num_classes"] = num_classes
-    config = DetectorConfig().override(**(spec.overrides | overrides))
-    model = Detector(DETECTION_ARCHS[spec.arch], config, spec.masks, spec.fpn, name)
+    if name in CLASSIFICATION_ARCHS:
+        config = ClassifierConfig().override(**overrides)
+        model = Classifier(CLASSIFICATION_ARCHS[name], config, name)
+    elif name in DETECTORS:
+        spec = DETECTORS[name]
+        config = DetectorConfig().override(**(spec.overrides | overrides))
+        model = Detector(DETECTION_ARCHS[spec.arch], config, spec.masks, spec.fpn, name)
+    else:
+        raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
     if weights is not None:
         load_weights(model, _find_weights(name, weights))
-    if config.freeze_stages:
+    if isinstance(model, Detector) and config.freeze_stages:
         from fbnet_lesson.training.freezing import freeze_stages
 
         freeze_stages(model, config.freeze_stages)
@@ -109,7 +118,7 @@ def create_model(
 
 def _find_weights(name: str, weights):
     """The file of shipped weights by their name; anything else as it is."""
-    shipped = MODELS[name].weights
+    shipped = DETECTORS[name].weights if name in DETECTORS else {}
     if isinstance(weights, str) and weights in shipped:
         return SHIPPED / shipped[weights]
     if isinstance(weights, str) and not Path(weights).exists():

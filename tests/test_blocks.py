@@ -97,6 +97,36 @@ def test_grouped_blocks_shuffle_so_that_groups_mix():
     assert changed[4:].any()
 
 
+def test_a_grouped_block_without_expansion_shuffles_its_input():
+    block = InvertedResidual(8, 16, expansion=1, groups=2).eval()
+    x = torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        expected = block.pwl(block.dw(channel_shuffle(x, 2)))
+    torch.testing.assert_close(run(block, x), expected)
+
+
+def test_activation_and_gate_are_those_asked_for():
+    hard = {"act": nn.Hardswish, "gate": nn.Hardsigmoid}
+    block = InvertedResidual(8, 16, expansion=2, se=5, bare_depthwise=False, **hard).eval()
+    x = 3 * torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        y = F.hardswish(block.pw.norm(block.pw.conv(x)))
+        y = F.hardswish(block.dw.norm(block.dw.conv(y)))
+        squeezed = F.hardswish(block.se.reduce(y.mean((2, 3), keepdim=True)))
+        assert squeezed.shape[1] == 5
+        expected = block.pwl(y * F.hardsigmoid(block.se.expand(squeezed)))
+    torch.testing.assert_close(run(block, x), expected)
+
+
+def test_biases_padding_divisor_and_the_kept_expansion_are_options():
+    block = InvertedResidual(10, 16, 5, 2, 1.3, bias=True, padding=1, divisor=1)
+    assert block.dw.conv.in_channels == 13
+    assert all(part.conv.bias is not None for part in (block.pw, block.dw, block.pwl))
+    assert run(block, torch.zeros(1, 10, 28, 28)).shape == (1, 16, 13, 13)
+    kept = InvertedResidual(8, 8, expansion=1, keep_pw=True)
+    assert kept.pw.conv.weight.shape == (8, 8, 1, 1)
+
+
 def test_channel_shuffle_interleaves_the_groups_and_refuses_odd_ones():
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
@@ -160,8 +190,39 @@ def test_rows_read_like_the_papers_tables():
         1,
     )
     assert (second.se, second.repeat, second.stride, second.expansion) == (True, 5, -2, 3.5)
-    with pytest.raises(ValueError, match="cannot read the row 'ir_k3 e4'"):
-        parse_rows("ir_k3 16; ir_k3 e4")
+    assert (second.hard_gate, second.hard_swish, second.groups, second.padding) == (
+        False,
+        False,
+        1,
+        None,
+    )
+
+
+def test_rows_of_classifiers_have_hard_activations_groups_padding_skips_and_a_pooling_head():
+    hard, grouped, skip, pool = parse_rows(
+        "ir_k5_sehsig_hs 72 s2 e5 p0; ir_k3_g2 72 e1; skip 80; ir_pool_hs 1984 e6"
+    )
+    assert (hard.se, hard.hard_gate, hard.hard_swish, hard.padding) == (True, True, True, 0)
+    assert (grouped.groups, grouped.se, grouped.hard_swish) == (2, False, False)
+    assert (skip.op, skip.channels, skip.stride) == ("skip", 80, 1)
+    assert (pool.op, pool.channels, pool.expansion, pool.hard_swish) == ("ir_pool", 1984, 6, True)
+
+
+@pytest.mark.parametrize(
+    "row", ["ir_k3 e4", "ir 16", "skip_k3 16", "ir_k3_hsig 16", "ir_k3_hs_se 8"]
+)
+def test_a_row_that_cannot_be_read_is_named(row):
+    with pytest.raises(ValueError, match=f"cannot read the row '{row}'"):
+        parse_rows(f"ir_k3 16; {row}")
+
+
+def test_a_skip_is_the_identity_or_a_convolution_to_another_width():
+    stage, channels, _ = build_stage("skip 16; skip 24", 16, "BN")
+    assert isinstance(stage[0], nn.Identity) and channels == 24
+    stage, x = stage.eval(), torch.randn(1, 16, 4, 4)
+    with torch.no_grad():
+        expected = torch.relu(stage[1].norm(F.conv2d(x, stage[1].conv.weight)))
+    torch.testing.assert_close(run(stage, x), expected)
 
 
 def test_only_the_first_of_repeated_blocks_has_the_stride():
@@ -169,6 +230,11 @@ def test_only_the_first_of_repeated_blocks_has_the_stride():
     assert [block.dw.conv.stride[0] for block in stage] == [2, 1, 1]
     assert (channels, stride) == (24, 2)
     assert build_stage("ir_k3 24 s2; ir_k3 24 s-2; ir_k3 24 s-2", 16, "BN")[2] == 0.5
+
+
+def test_only_the_first_of_repeated_blocks_has_the_padding():
+    stage, _, _ = build_stage("ir_k5 24 x2 s2 e2 p1", 16, "BN")
+    assert [block.dw.conv.padding for block in stage] == [(1, 1), (2, 2)]
 
 
 @pytest.mark.skipif(not FACTS.exists(), reason="the published tables (../shared) are not here")

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 import fbnet_lesson as fl
-from fbnet_lesson.checkpoints import d2go_key
+from fbnet_lesson.checkpoints import d2go_key, keys_in
 
 TINY = "lesson/mask_rcnn_tiny"
+F1 = "mobile_cv/dmasking_f1"
+C100 = "timm/fbnetc_100"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,135 @@ def test_what_is_not_there_or_not_weights_is_said(tmp_path):
         fl.load_weights(fresh(), {"a": 1})
 
 
-def test_the_key_map_is_one_to_one():
-    for name in fl.list_models():
-        keys = list(fl.create_model(name).state_dict())
-        assert len({d2go_key(key) for key in keys}) == len(keys)
+@pytest.mark.parametrize("name", fl.list_models())
+def test_the_key_map_is_one_to_one(name):
+    with torch.device("meta"):
+        own = fl.create_model(name).state_dict()
+    layout = name.partition("/")[0].replace("lesson", "d2go")
+    theirs = keys_in(layout, own)
+    assert list(theirs) == list(own)
+    assert len(set(theirs.values())) == len(own)
+
+
+# ----------------------------------------------------------------------------------- classifiers
+
+
+def classifier(name, seed=1, **overrides):
+    torch.manual_seed(seed)
+    return fl.create_model(name, **overrides)
+
+
+def upstream(model):
+    """The weights as the model's origin writes them."""
+    layout = model.name.partition("/")[0]
+    own = model.state_dict()
+    state = {theirs: own[ours] for ours, theirs in keys_in(layout, own).items()}
+    if layout == "mobile_cv":  # a 1x1 convolution there
+        state["head.conv.weight"] = state["head.conv.weight"][:, :, None, None]
+    return state
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 7},
+        lambda s: {"state_dict": {k: v * 0 for k, v in s.items()}, "model_ema": s},
+        lambda s: {"state_dict": {f"module.{k}": v * 0 for k, v in s.items()}, "model_ema": s},
+        lambda s: {"model_ema": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "model_ema": None},
+        lambda s: s,
+    ],
+    ids=["state_dict", "average", "module and average", "average only", "no average", "bare"],
+)
+def test_a_mobile_cv_checkpoint_is_recognised_and_its_average_wins(wrap, tmp_path):
+    source = classifier(F1)
+    torch.save(wrap(upstream(source)), tmp_path / "model.pth")
+    model = classifier(F1, seed=2)
+    report = fl.load_weights(model, tmp_path / "model.pth")
+    assert report.layout == "mobile_cv" and not report.problems() and not report.left_out
+    assert same(model, source)
+
+
+@pytest.mark.parametrize("kind", ["pth", "old pth", "safetensors"])
+def test_a_timm_file_is_recognised(kind, tmp_path):
+    source = classifier(C100)
+    state = {key: value.contiguous() for key, value in upstream(source).items()}
+    path = tmp_path / f"fbnetc.{kind.removeprefix('old ')}"
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "pth")
+    model = classifier(C100, seed=2)
+    assert fl.load_weights(model, path).layout == "timm"
+    assert same(model, source)
+
+
+def test_timm_files_may_lack_the_batch_counters():
+    source = classifier(C100)
+    state = {k: v for k, v in upstream(source).items() if "num_batches" not in k}
+    assert not fl.load_weights(classifier(C100, seed=2), state).problems()
+
+
+def test_our_own_layout_of_a_classifier_comes_back_from_a_file(tmp_path):
+    source = classifier(F1)
+    fl.save_weights(source, tmp_path / "f1.safetensors")
+    model = classifier(F1, seed=2, weights=tmp_path / "f1.safetensors")
+    assert same(model, source)
+
+
+@pytest.mark.parametrize(
+    "source, model, layout",
+    [
+        ("mobile_cv/fbnet_b", "mobile_cv/fbnet_c", "mobile_cv"),
+        ("mobile_cv/fbnet_c", C100, "mobile_cv"),
+        (C100, "mobile_cv/fbnet_c", "timm"),
+        ("timm/fbnetv3_b", C100, "timm"),
+        ("timm/fbnetv3_b", "mobile_cv/FBNetV3_B", "timm"),
+        ("mobile_cv/FBNetV2_F1", F1, "mobile_cv"),
+        (F1, TINY, "mobile_cv"),
+    ],
+)
+def test_another_networks_weights_are_refused_with_what_was_found_and_expected(
+    source, model, layout
+):
+    state, model = upstream(classifier(source)), classifier(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        fl.load_weights(model, state)
+    assert f"do not fit the model {model.name}: found {len(state)} entries" in str(error.value)
+    assert f"in {layout} layout, expected {len(before)}\n" in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [F1, C100])
+def test_a_classifier_of_other_classes_keeps_its_random_start(name, capsys):
+    source, model = classifier(name), classifier(name, seed=2, num_classes=3)
+    before = model.head.classifier.weight.clone()
+    report = fl.load_weights(model, upstream(source))
+    assert report.left_out == ["head.classifier.weight", "head.classifier.bias"]
+    assert "left out, because num_classes differs: head.classifier" in capsys.readouterr().out
+    assert torch.equal(model.head.classifier.weight, before)
+    assert torch.equal(model.backbone.trunk0[0].conv.weight, source.backbone.trunk0[0].conv.weight)
+
+
+@pytest.mark.parametrize("name", [F1, "mobile_cv/fbnet_a", C100, "timm/fbnetv3_b"])
+@pytest.mark.parametrize("native", [True, False], ids=["our layout", "the origin's"])
+def test_a_model_without_a_head_takes_a_whole_classifiers_weights(name, native, capsys):
+    source, trunk = classifier(name), classifier(name, seed=2, features_only=True)
+    report = fl.load_weights(trunk, source.state_dict() if native else upstream(source))
+    assert same(trunk.backbone, source.backbone)
+    assert len(report.left_out) == len(source.head.state_dict())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_classifier_file_is_refused_and_code_in_it_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": upstream(classifier(F1)) | {"x": Payload()}}, "evil.pth")
+    with pytest.raises(ValueError, match="evil.pth holds more than tensors and was not executed"):
+        fl.load_weights(classifier(F1), "evil.pth")
+    assert not (tmp_path / "executed").exists()
+    torch.save({"state_dict": upstream(classifier(F1))}, "cut.pth")
+    whole = (tmp_path / "cut.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cannot read cut.pth: it is damaged or cut off"):
+        fl.load_weights(classifier(F1), "cut.pth")

@@ -6,15 +6,13 @@ stage by stage, is compared where ``../shared/golden`` is there.
 
 import gzip
 import json
-import math
-import re
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_rule import golden_weight
 
 import fbnet_lesson as fl
 from fbnet_lesson.checkpoints import d2go_key
@@ -45,27 +43,6 @@ TOLERANCE = 1e-4  # relative to the largest value of the array
 needs_recording = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the whole recording (../shared/golden) is not on this machine"
 )
-
-
-def golden_weight(key: str, shape: list[int], rule: dict) -> np.ndarray:
-    """The recording's synthetic weights, by the rule in its README."""
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    if key in rule["explicit"]:
-        return np.asarray(rule["explicit"][key], np.float32).reshape(shape)
-    noise = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
-    if key.endswith(".running_mean"):
-        weight = 0.1 * noise
-    elif key.endswith(".running_var"):
-        weight = 1.0 + 0.1 * np.abs(noise)
-    elif len(shape) >= 2:
-        factor = next((f for pattern, f in rule["factors"] if re.search(pattern, key)), 1.0)
-        weight = noise * (math.sqrt(2.0 / math.prod(shape[1:])) * factor)
-    elif key.endswith(".bias"):
-        weight = 0.1 * noise
-    else:
-        weight = 1.0 + 0.1 * noise
-    return weight.astype(np.float32)
 
 
 def golden_model(config: str) -> Detector:

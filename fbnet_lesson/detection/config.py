@@ -1,9 +1,10 @@
 """The knobs of FBNetV3OD and FBNetV3IS, in the words of the field."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 from fbnet_lesson.norms import NORMS
+from fbnet_lesson.overrides import impossible, override
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class DetectorConfig:
         for name in ("anchor_ratios", "rpn_iou_thresholds", "pre_nms_topk", "post_nms_topk"):
             value = getattr(self, name)
             if not isinstance(value, tuple | list):
-                raise _bad(name, value, "a tuple of numbers")
+                raise impossible(name, value, "a tuple of numbers")
             object.__setattr__(self, name, tuple(value))
         for name, (is_allowed, allowed) in _RULES.items():
             value = getattr(self, name)
@@ -55,21 +56,13 @@ class DetectorConfig:
             except (TypeError, ValueError):
                 good = False
             if not good:
-                raise _bad(name, value, allowed)
+                raise impossible(name, value, allowed)
         if self.max_size < self.min_size:
-            raise _bad("max_size", self.max_size, f"at least min_size, {self.min_size}")
+            raise impossible("max_size", self.max_size, f"at least min_size, {self.min_size}")
 
     def override(self, **changes) -> "DetectorConfig":
         """A copy with some fields changed; ValueError names a field that does not exist."""
-        known = [f.name for f in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"unknown field {name!r}; allowed are {', '.join(known)}")
-        return replace(self, **changes)
-
-
-def _bad(name: str, value, allowed: str) -> ValueError:
-    return ValueError(f"{name}={value!r} is impossible; allowed: {allowed}")
+        return override(self, **changes)
 
 
 def _is_int(value, low: int = 1) -> bool:
