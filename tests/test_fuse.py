@@ -49,6 +49,16 @@ def test_a_bias_before_the_norm_is_folded_too():
         close(fl.fuse(block)(x), block(x))
 
 
+@pytest.mark.parametrize("name", ["timm/fbnetc_100", "mobile_cv/dmasking_l3"])
+def test_a_fused_classifier_computes_the_same(name):
+    model = stir(fl.create_model(name))
+    fused = fl.fuse(model)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        close(fused(x), model(x))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+
+
 def test_the_model_that_is_fused_stays_as_it_was():
     model = fl.create_model("lesson/mask_rcnn_tiny").train()
     before = copy.deepcopy(model.state_dict())

@@ -24,8 +24,6 @@ def fuse(model: nn.Module) -> nn.Module:
     for module in list(fused.modules()):
         if isinstance(module, ConvNormAct):
             fold_norm(module)
-            if isinstance(getattr(module, "act", None), nn.ReLU):
-                module.act.inplace = True  # nobody else holds the convolution's output
     for parent in list(fused.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, MaskHead) and FusedMaskHead.can_replace(child):
