@@ -141,21 +141,23 @@ def _on_threads(count: int, work: Callable) -> None:
 def process_curves(seconds: float) -> Curves:
     """Pictures a second of distributed training, one thread a process, over one process."""
     counts = [n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)]
-    speeds = [_speed_of_processes(count, seconds) for count in counts]
-    return Curves(
-        f"Processes: training {TINY}, batch 8 each, one thread each",
+    curves = Curves(
+        f"Processes: training {TINY}, batch 8 and one thread each",
         "processes (gloo)",
         "times the pictures a second of one",
         counts,
-        {"training": [speed / speeds[0] for speed in speeds]},
         ideal=list(counts),
     )
+    for norm in ("BN", "SyncBN"):
+        speeds = [_speed_of_processes(count, norm, seconds) for count in counts]
+        curves.y[norm] = [speed / speeds[0] for speed in speeds]
+    return curves
 
 
-def _speed_of_processes(count: int, seconds: float) -> float:
+def _speed_of_processes(count: int, norm: str, seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "speed.json"
-        program = ["-m", "fbnet_lesson.benchmarks.scaling", str(answer), str(seconds)]
+        program = ["-m", "fbnet_lesson.benchmarks.scaling", str(answer), norm, str(seconds)]
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         subprocess.run(
             [sys.executable, *launcher, *program],
@@ -167,7 +169,7 @@ def _speed_of_processes(count: int, seconds: float) -> float:
         return json.loads(answer.read_text())
 
 
-def _one_process(answer: str, seconds: str) -> None:
+def _one_process(answer: str, norm: str, seconds: str) -> None:
     """What each process of ``process_curves`` does; the first writes pictures a second."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -177,7 +179,7 @@ def _one_process(answer: str, seconds: str) -> None:
     distributed.start("cpu")
     batch = 8
     images, targets = scenes(batch, (128, 128))
-    model = fl.create_model(TINY, weights="shapes", norm="SyncBN")
+    model = fl.create_model(TINY, weights="shapes", norm=norm)
     if distributed.is_distributed():
         model = DistributedDataParallel(model)
     step = training_step(model, images, targets)
