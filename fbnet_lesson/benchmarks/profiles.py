@@ -4,7 +4,17 @@ import torch
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
-from fbnet_lesson.benchmarks.cases import DSMASK, SIZE, TINY, build_training, detector, picture
+import fbnet_lesson as fl
+from fbnet_lesson.benchmarks.cases import (
+    DSMASK,
+    SIZE,
+    TINY,
+    Work,
+    detector,
+    picture,
+    scenes,
+    training_step,
+)
 from fbnet_lesson.benchmarks.measure import take_turns
 
 EDGE = 2048  # of the matrices whose product tells how fast this machine multiplies
@@ -17,8 +27,11 @@ def matmul_speed(seconds: float = 2.0) -> float:
     return EDGE**3 / ms * 1e3
 
 
-def profile(work, rows: int = 15, repeats: int = 5) -> str:
+def profile(work: Work, forward: Work, passes: int, rows: int = 15, repeats: int = 5) -> str:
     """By operator, of one call of ``work``: share of the time, ms, calls. And the floor.
+
+    ``forward`` is the part whose multiply-adds are counted, ``passes`` how often they are made: a
+    training step makes them three times, forward, for the inputs' and for the weights' gradients.
 
     The floor is the time that the multiply-adds of all convolutions and matrix products would
     take at the speed of one large matrix product, measured right here. What a network does besides
@@ -27,8 +40,8 @@ def profile(work, rows: int = 15, repeats: int = 5) -> str:
     speed = matmul_speed()
     (ms,) = take_turns([work], 3.0)
     with FlopCounterMode(display=False) as counter:
-        work()
-    macs = counter.get_total_flops() / 2
+        forward()
+    macs = passes * counter.get_total_flops() / 2
     with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as recorded:
         for _ in range(repeats):
             work()
@@ -67,9 +80,14 @@ def profiles() -> dict[str, str]:
 
         return run
 
-    step = build_training(TINY, 8, (128, 128), None)[0]
+    images, targets = scenes(8, (128, 128))
+    model = fl.create_model(TINY, weights="shapes")
+    step = training_step(model, images, targets)
+    nothing, hundred = inference(0), inference(100)
     return {
-        f"training step of {TINY}, 8 scenes of 128x128": profile(step),
-        f"{DSMASK}, fused, {height}x{width}, no detection": profile(inference(0)),
-        f"{DSMASK}, fused, {height}x{width}, 100 detections": profile(inference(100)),
+        f"{DSMASK}, fused, {height}x{width}, no detection": profile(nothing, nothing, 1),
+        f"{DSMASK}, fused, {height}x{width}, 100 detections": profile(hundred, hundred, 1),
+        f"training step of {TINY}, 8 scenes of 128x128": profile(
+            step, lambda: model(images, targets), 3
+        ),
     }
