@@ -583,6 +583,7 @@ def bench(
     only: Annotated[str, typer.Option(help="rows whose section or name contains this")] = "",
     threads: Annotated[int, typer.Option(min=1, help="of PyTorch")] = 2,
     seconds: Annotated[float, typer.Option(min=0, help="for each row, about")] = 3.0,
+    table: Annotated[bool, typer.Option(help="the comparison, row by row")] = True,
     memory: Annotated[bool, typer.Option(help="measure peak memory too (Linux)")] = True,
     profile: Annotated[bool, typer.Option("--profile", help="and where the time goes")] = False,
     scaling: Annotated[
@@ -598,7 +599,7 @@ def bench(
     from fbnet_lesson.benchmarks.command import run
 
     with one_line_errors():
-        for text in run(only, threads, seconds, memory, profile, scaling, out):
+        for text in run(only, threads, seconds, table, memory, profile, scaling, out):
             typer.echo(text)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fbnet_lesson.benchmarks.cases import all_cases
+from fbnet_lesson.benchmarks.cases import Case, all_cases
 from fbnet_lesson.benchmarks.profiles import profiles
 from fbnet_lesson.benchmarks.report import HEAD, choose, heading, line, measure
 from fbnet_lesson.benchmarks.scaling import all_curves, draw
@@ -18,6 +18,7 @@ def run(
     only: str,
     threads: int,
     seconds: float,
+    table: bool,
     memory: bool,
     profile: bool,
     scaling: bool,
@@ -32,19 +33,30 @@ def run(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield from _run(cases, threads, seconds, memory, profile, scaling, out)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        if table:
+            yield from _table(cases, threads, seconds, memory, out)
+        if profile:
+            text = "\n".join(f"{title}\n\n{body}" for title, body in profiles().items())
+            yield "\n" + text
+            if out is not None:
+                _write(out / "profiles.txt", text)
+        if scaling:
+            yield from _plots(seconds, out)
     finally:
         torch.set_num_threads(before)
 
 
-def _run(cases, threads, seconds, memory, profile, scaling, out) -> Iterator[str]:
+def _table(
+    cases: list[Case], threads: int, seconds: float, memory: bool, out: Path | None
+) -> Iterator[str]:
     lines, rows, last = [], [], None
-    table = measure(cases, seconds, threads, memory)
     lines.append(f"{threads} threads, {platform.machine()}, torch {torch.__version__}; medians")
     lines.append("of runs in turn; a ratio under 1 is in our favour; memory is what a call adds\n")
     lines.append(HEAD)
     yield from lines
-    for row in table:
+    for row in measure(cases, seconds, threads, memory):
         rows.append(row)
         new = [line(row)]
         if last != (row.case.section, row.case.peer):
@@ -53,22 +65,18 @@ def _run(cases, threads, seconds, memory, profile, scaling, out) -> Iterator[str
         lines += new
         yield from new
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         _write(out / "table.txt", "\n".join(lines) + "\n")
         _write(out / "table.json", json.dumps([row.as_dict() for row in rows], indent=1) + "\n")
-    if profile:
-        text = "\n".join(f"{title}\n\n{body}" for title, body in profiles().items())
-        yield "\n" + text
-        if out is not None:
-            _write(out / "profiles.txt", text)
-    if scaling:
-        for name, curves in all_curves(seconds):
-            with atomic_file(out / f"scaling_{name}.png") as file:
-                draw(curves, file)
-            yield f"{curves.title}: {out / f'scaling_{name}.png'}"
-            for label, values in curves.y.items():
-                points = zip(curves.x, values, strict=True)
-                yield f"  {label}: " + ", ".join(f"{x:g}: {y:.2f}" for x, y in points)
+
+
+def _plots(seconds: float, out: Path) -> Iterator[str]:
+    for name, curves in all_curves(seconds):
+        with atomic_file(out / f"scaling_{name}.png") as file:
+            draw(curves, file)
+        yield f"{curves.title}: {out / f'scaling_{name}.png'}"
+        for label, values in curves.y.items():
+            points = [(x, y) for x, y in zip(curves.x, values, strict=True) if y == y]
+            yield f"  {label}: " + ", ".join(f"{x:g}: {y:.2f}" for x, y in points)
 
 
 def _write(path: Path, text: str) -> None:

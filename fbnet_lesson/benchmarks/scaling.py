@@ -142,7 +142,7 @@ def process_curves(seconds: float) -> Curves:
     """Pictures a second of distributed training, one thread a process, over one process."""
     counts = [n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)]
     curves = Curves(
-        f"Processes: training {TINY}, batch 8 and one thread each",
+        f"Processes: training {TINY}, a thread each",
         "processes (gloo)",
         "times the pictures a second of one",
         counts,
@@ -217,17 +217,19 @@ def draw(curves: Curves, file: BinaryIO) -> None:
         axes.plot(curves.x, y, style, marker=mark, label=name)
     if curves.ideal is not None:
         axes.plot(curves.x, curves.ideal, color="0.6", linewidth=1, label="ideal")
-    values = [v for series in curves.y.values() for v in series if v == v]
+    values = [v for series in [*curves.y.values(), curves.ideal or []] for v in series if v == v]
     axes.set_xscale("log")
     axes.set_xticks(curves.x, [f"{x:g}" for x in curves.x])
     axes.xaxis.set_minor_locator(NullLocator())
+    # Above the curves is room for the legend.
     if curves.ideal is None and max(values) > 20 * min(values):
         axes.set_yscale("log")
+        axes.set_ylim(top=8 * max(values))
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.3 * max(values))
     axes.set(title=curves.title, xlabel=curves.x_label, ylabel=curves.y_label)
     axes.grid(color="0.9")
-    axes.legend()
+    axes.legend(loc="upper left", ncols=1 + (len(curves.y) > 2), fontsize="small")
     figure.savefig(file, format="png")
 
 
