@@ -12,7 +12,7 @@ from fbnet_lesson.detection.boxes import box_iou, decode_boxes, encode_boxes
 from fbnet_lesson.detection.mask_head import binary_masks, crop_masks, paste_masks
 from fbnet_lesson.detection.matching import match, sample
 from fbnet_lesson.detection.nms import BLOCK, batched_nms, nms
-from fbnet_lesson.detection.roi_align import roi_align
+from fbnet_lesson.detection.roi_align import Pooler, assign_levels, roi_align
 
 # Halves of small integers make ties, boxes without area and IoUs exactly at a threshold common.
 coordinate = st.integers(-4, 40).map(lambda v: v / 2)
@@ -94,7 +94,7 @@ def test_groups_of_any_sizes_keep_what_torchvision_keeps(sizes):
 @pytest.mark.parametrize("at_most", [0, 1, 10, 100, 5000])
 def test_at_most_so_many_are_the_first_of_all_that_are_kept(at_most):
     b, scores = random_boxes(2000, seed=4), torch.rand(2000)
-    b[:1500] = b[0]  # one box kept of 1500: the best few are not enough
+    b[:1500], scores[:1500] = b[0], 2.0  # of the best 1500 one a group is kept: too few
     groups = torch.arange(2000) % 2
     kept = batched_nms(b, scores, groups, 0.5)
     assert 200 < len(kept) < 600
@@ -107,6 +107,19 @@ def test_a_box_exactly_at_the_threshold_is_kept():
     scores = torch.tensor([0.9, 0.8])
     assert nms(b, scores, 0.5).tolist() == [0, 1]
     assert nms(b, scores, 0.4999).tolist() == [0]
+
+
+def test_exactly_at_the_threshold_a_box_of_a_later_block_is_kept_too():
+    far = torch.arange(3.0 * BLOCK)[:, None] * 20 + torch.tensor([100.0, 0, 110, 10])
+    b = torch.cat([torch.tensor([[0.0, 0, 10, 10]]), far, torch.tensor([[0.0, 0, 10, 5]])])
+    scores = torch.linspace(1, 0, len(b))
+    assert nms(b, scores, 0.5).tolist() == list(range(len(b)))
+    assert nms(b, scores, 0.4999).tolist() == list(range(len(b) - 1))
+
+
+def test_boxes_without_area_suppress_nothing_in_any_block():
+    points = torch.tensor([[5.0, 5, 5, 5]]).repeat(3 * BLOCK, 1)
+    assert len(nms(points, torch.rand(len(points)), 0.5)) == len(points)
 
 
 def test_the_threshold_is_not_rounded_up_to_the_next_float():
@@ -167,6 +180,33 @@ def test_roi_align_in_single_precision_equals_torchvisions():
         ours = roi_align(features, rois, size, 1 / 16)
         theirs = torchvision.ops.roi_align(features, rois, size, 1 / 16, 0, True)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_a_roi_turned_inside_out_is_what_it_is_for_torchvision():
+    features = torch.randn(1, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+    rois = [torch.tensor([[10.0, 9, 2, 1], [8, 1, 3, 9]])]
+    ours = roi_align(features, rois, 2, 1.0, sampling_ratio=3)
+    theirs = torchvision.ops.roi_align(features, rois, 2, 1.0, 3, True)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_many_rois_are_pooled_in_parts_like_few(monkeypatch):
+    features = torch.randn(2, 4, 14, 20, generator=torch.Generator().manual_seed(0))
+    rois = [random_boxes(31, seed=1), random_boxes(10, seed=2)]
+    at_once = roi_align(features, rois, 6, 1 / 16)
+    monkeypatch.setattr("fbnet_lesson.detection.roi_align.TAPS", 3000)
+    torch.testing.assert_close(roi_align(features, rois, 6, 1 / 16), at_once, rtol=0, atol=1e-6)
+
+
+def test_each_roi_is_pooled_from_its_own_level():
+    levels = [torch.full((2, 1, 256 // 2**i, 256 // 2**i), float(i)) for i in range(4)]
+    sides = torch.tensor([900.0, 100, 300, 120, 500])
+    boxes = [torch.stack([0 * s, 0 * s, s, s], 1) for s in sides.split([3, 2])]
+    expected = assign_levels(torch.cat(boxes), 2, 5).tolist()
+    pooled = Pooler(2, [4, 8, 16, 32])([level + 1 for level in levels], boxes)
+    assert len(set(expected)) > 2
+    inside = pooled[:, 0, 0, 0]
+    assert inside.tolist() == pytest.approx([level + 1 for level in expected])
 
 
 def test_roi_align_in_half_precision_knows_where_its_boxes_are():

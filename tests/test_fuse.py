@@ -124,7 +124,7 @@ def test_masks_made_in_parts_are_those_made_at_once(monkeypatch):
     boxes = list(torch.cat([corner, corner + 30], 2))
     labels = torch.arange(14) % 3
     with torch.no_grad():
-        at_once = head(features, boxes, labels)
+        at_once = head.class_logits(head.pooler(features, boxes), labels)
         monkeypatch.setattr("fbnet_lesson.detection.mask_head.ROIS", 3)
         close(head(features, boxes, labels), at_once)
 
