@@ -622,8 +622,10 @@ def name_pictures(
             raise ValueError(f"--out is for detectors; {name} is a classifier, its answer printed")
         chosen = choose_device(TrainConfig(device=device).device)
         model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
-        count = model.config.num_classes
-        answers = classify(model.to(chosen), pictures, top=min(5, count))
+        if model.head is None:
+            raise ValueError("features_only=True leaves no classes to predict")
+        top = min(5, model.config.num_classes)
+        answers = classify(model.to(chosen), pictures, top)
     for picture, classes in zip(pictures, answers, strict=True):
         typer.echo(f"{picture}: {', '.join(f'{c} {p:.2f}' for c, p in classes)}")
 
