@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from fbnet_lesson.checkpoints import load_weights, save_weights
     from fbnet_lesson.deploy.fuse import fuse
     from fbnet_lesson.detection.config import DetectorConfig
-    from fbnet_lesson.preprocess import preprocess
+    from fbnet_lesson.preprocessing import preprocess
     from fbnet_lesson.zoo import create_model, list_models
 
 __all__ = [
@@ -26,7 +26,7 @@ _HOMES = {
     "fuse": "fbnet_lesson.deploy.fuse",
     "list_models": "fbnet_lesson.zoo",
     "load_weights": "fbnet_lesson.checkpoints",
-    "preprocess": "fbnet_lesson.preprocess",
+    "preprocess": "fbnet_lesson.preprocessing",
     "save_weights": "fbnet_lesson.checkpoints",
 }
 

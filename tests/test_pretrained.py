@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def published(server, tmp_path, monkeypatch):  # noqa: F811
 
 @pytest.mark.parametrize("name", [F1, C100])
 def test_pretrained_is_the_published_file(published, name):
-    assert same(fl.create_model(name, weights="pretrained"), published(name))
+    source = published(name)
+    assert same(fl.create_model(name, weights="pretrained"), source)
 
 
 def test_the_published_fbnetc_100_is_run_with_its_own_epsilon(published):
@@ -85,7 +87,13 @@ def test_a_detector_has_no_published_weights_of_its_own():
 
 def test_preprocess_is_there_and_takes_a_model_or_its_name():
     assert fl.preprocess(fl.create_model(F1)) == fl.preprocess(F1)
-    assert fl.preprocess(F1).resolution == 128
+    assert fl.preprocess(F1).resolution == 128  # a second time: no module has taken its name
+
+
+@pytest.mark.parametrize("name", fl.__all__)
+def test_no_module_can_take_the_place_of_an_exported_name(name):
+    assert not (Path(fl.__file__).parent / f"{name}.py").exists()
+    assert getattr(fl, name) is getattr(fl, name)
 
 
 def test_importing_the_package_imports_no_torch():
@@ -223,7 +231,7 @@ def test_another_classifiers_weights_are_refused_for_a_trunk():
 @pytest.mark.parametrize("name", fl.list_models("mobile_cv/*") + fl.list_models("timm/*"))
 def test_a_pyramid_refuses_by_name_the_trunks_whose_maps_are_not_halves(name):
     with torch.device("meta"):
-        trunk = fl.create_model(name, features_only=True)
+        trunk = fl.create_model(name, features_only=True).eval()
         maps = trunk(torch.zeros(1, 3, 64, 64, device="meta"))
         if [m.shape[-1] for m in maps.values()] == [32, 16, 8, 4, 2]:
             fl.create_model(FPN, trunk=name)
