@@ -150,15 +150,15 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
             f"trunk={trunk!r} does not fit {name}: its paddings make maps that are not half of the "
             "one before, as an FPN needs them; such as timm/fbnetv3_b has none"
         )
-    style = classifier.style
     # Whatever the weights: so a run folder's detector is built as it was trained.
-    style = replace(style, norm_eps=published.norm_eps or style.norm_eps)
+    norm_eps = published.norm_eps or classifier.style.norm_eps
+    style = replace(classifier.style, norm_eps=norm_eps)
     model = Detector(replace(arch, trunk=stages), config, spec.masks, spec.fpn, name)
-    stages = ClassifierTrunk(stages, config.norm, style, published.std)
+    built = ClassifierTrunk(stages, config.norm, style, published.std)
     if spec.fpn:
-        model.backbone.trunk = stages
+        model.backbone.trunk = built
     else:
-        model.backbone = stages
+        model.backbone = built
     model.trunk_name = trunk
     return model.to(memory_format=torch.channels_last)
 
