@@ -7,9 +7,18 @@ if TYPE_CHECKING:
     from fbnet_lesson.checkpoints import load_weights, save_weights
     from fbnet_lesson.deploy.fuse import fuse
     from fbnet_lesson.detection.config import DetectorConfig
+    from fbnet_lesson.preprocessing import preprocess
     from fbnet_lesson.zoo import create_model, list_models
 
-__all__ = ["DetectorConfig", "create_model", "fuse", "list_models", "load_weights", "save_weights"]
+__all__ = [
+    "DetectorConfig",
+    "create_model",
+    "fuse",
+    "list_models",
+    "load_weights",
+    "preprocess",
+    "save_weights",
+]
 
 _HOMES = {
     "DetectorConfig": "fbnet_lesson.detection.config",
@@ -17,6 +26,7 @@ _HOMES = {
     "fuse": "fbnet_lesson.deploy.fuse",
     "list_models": "fbnet_lesson.zoo",
     "load_weights": "fbnet_lesson.checkpoints",
+    "preprocess": "fbnet_lesson.preprocessing",
     "save_weights": "fbnet_lesson.checkpoints",
 }
 

@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 
 import torch
@@ -281,6 +281,14 @@ def _read_file(path: Path) -> dict:
     return content
 
 
+def model_fields(model: nn.Module) -> dict:
+    """What ``create_model`` needs besides the name to build the model again: plain values."""
+    config = getattr(model, "config", None)
+    fields = asdict(config) if is_dataclass(config) else {}
+    trunk = getattr(model, "trunk_name", None)
+    return fields if trunk is None else {**fields, "trunk": trunk}
+
+
 def save_weights(model: nn.Module, path: str | os.PathLike, **notes: str) -> None:
     """Write the state dict as safetensors, with the model's name and ``notes`` as its metadata.
 
@@ -290,7 +298,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike, **notes: str) -> Non
 
     metadata = {key: str(value) for key, value in notes.items()}
     if hasattr(model, "config"):
-        metadata |= {"name": model.name, "config": json.dumps(asdict(model.config))}
+        metadata |= {"name": model.name, "config": json.dumps(model_fields(model))}
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     with atomic_file(Path(path)) as file:
         file.write(save(state, metadata))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.predict import read_image
-from fbnet_lesson.preprocess import preprocess
+from fbnet_lesson.preprocessing import preprocess
 from fbnet_lesson.training.evaluation import eval_mode
 
 CLASSES = Path(__file__).resolve().parent / "data" / "imagenet_classes.txt"

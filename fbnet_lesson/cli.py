@@ -79,24 +79,18 @@ def build() -> None:
 
 
 @app.command()
-def models(pattern: Annotated[str, typer.Argument(help="such as 'd2go/*'")] = "*") -> None:
-    """List the models by name."""
-    import torch
-
+def models(
+    pattern: Annotated[str, typer.Argument(help="such as 'd2go/*'")] = "*",
+    markdown: Annotated[bool, typer.Option("--markdown", help="as the README shows it")] = False,
+) -> None:
+    """List the models by name, with their size, published accuracy and weights."""
     import fbnet_lesson as fl
+    from fbnet_lesson.model_table import as_markdown, as_text
 
     names = fl.list_models(pattern)
     if not names:
         fail(f"no model matches {pattern!r}; known are {', '.join(fl.list_models())}")
-    width = max(map(len, names))
-    typer.echo(f"{'name':{width}}  parameters  masks  short edge  norm")
-    for name in names:
-        with torch.device("meta"):  # shapes only: no memory, no random numbers
-            model = fl.create_model(name)
-        count, config = sum(p.numel() for p in model.parameters()), model.config
-        masks = "yes" if model.has_masks else "no"
-        row = f"{name:{width}}  {count:10,}  {masks:5}  {config.min_size:7} px  {config.norm}"
-        typer.echo(row)
+    typer.echo(as_markdown(names) if markdown else as_text(names))
 
 
 # data
@@ -325,11 +319,15 @@ def train(
         str | None, typer.Option(help=f"see fbnet-lesson models [default: {DEFAULT_MODEL}]")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="start from these: shapes, or a file; random if not given")
+        str | None,
+        typer.Option(help="start from these: shapes, a file, or pretrained, with --set trunk=NAME"),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="a field of DetectorConfig, such as norm=GN; may be repeated"),
+        typer.Option(
+            "--set",
+            help="a field of DetectorConfig, such as norm=GN, or trunk=CLASSIFIER; may be repeated",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run in --out, with its settings")
@@ -383,6 +381,7 @@ def plan_training(
     Raises:
         ValueError: for impossible or missing values.
     """
+    refuse_classifier("train", model)
     source = {"drop_defects": False, "val_length": 200}
     noted: dict[str, Any] = {}
     if resume and (out / "config.json").exists():
@@ -450,6 +449,21 @@ def quiet_unless_first() -> Iterator[None]:
         yield
 
 
+def is_classifier(name: str | None) -> bool:
+    from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS
+
+    return name in CLASSIFICATION_ARCHS
+
+
+def refuse_classifier(command: str, name: str | None) -> None:
+    """ValueError if the model that a detector's command is given is a classifier."""
+    if is_classifier(name):
+        raise ValueError(
+            f"{command} takes a detector, {name} is a classifier; a detector stands on it with "
+            f"--set trunk={name}"
+        )
+
+
 def load_detector(run: Path | None, model: str | None, weights: str | None, settings: list[str]):
     """The detector that ``--run``, or ``--model`` with ``--weights``, means; and its class names.
 
@@ -485,7 +499,10 @@ RUN = Annotated[
     typer.Option("--run", "--run-folder", help="run folder of a training; the longer for torchrun"),
 ]
 MODEL = Annotated[str | None, typer.Option(help=f"instead of --run [default: {DEFAULT_MODEL}]")]
-WEIGHTS = Annotated[str | None, typer.Option(help="of --model: shapes, or a file")]
+WEIGHTS = Annotated[
+    str | None,
+    typer.Option(help="of --model: shapes, or a file; a classifier's are pretrained by default"),
+]
 SET = Annotated[list[str] | None, typer.Option("--set", help="a field of DetectorConfig")]
 
 
@@ -517,6 +534,7 @@ def evaluate_command(
         from fbnet_lesson.training.evaluation import detect, score, table
 
         with one_line_errors():
+            refuse_classifier("eval", model)
             chosen = distributed.start(TrainConfig(device=device).device)
             detector, names = load_detector(run, model, weights, set_ or [])
             size = detector.config.min_size
@@ -556,19 +574,27 @@ def check_names(names: list[str], categories: list[str]) -> None:
 @app.command()
 def predict(
     pictures: Annotated[list[Path], typer.Argument(help="image files")],
-    out: Annotated[Path, typer.Option(help="folder for pictures and detections.json")],
+    out: Annotated[
+        Path | None, typer.Option(help="of a detector: folder for pictures and detections.json")
+    ] = None,
     run: RUN = None,
     model: MODEL = None,
     weights: WEIGHTS = None,
     set_: SET = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores less")] = 0.5,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="of a detector: leave out what scores less")
+    ] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
-    """Find objects in pictures: annotated pictures and COCO results."""
+    """Find objects in pictures: annotated pictures and COCO results; a classifier names them."""
     from fbnet_lesson.predict import predict_files
     from fbnet_lesson.training.distributed import choose_device
 
+    if run is None and is_classifier(model):
+        return name_pictures(pictures, out, model, weights, set_ or [], device)
     with one_line_errors():
+        if out is None:
+            raise ValueError("a detector needs --out FOLDER for its pictures and detections.json")
         chosen = choose_device(TrainConfig(device=device).device)
         detector, names = load_detector(run, model, weights, set_ or [])
         written = predict_files(detector.to(chosen), pictures, out, names, score)
@@ -576,6 +602,32 @@ def predict(
         found = ", ".join(f"{r['category']} {r['score']:.2f}" for r in results) or "nothing found"
         typer.echo(f"{picture}: {found} -> {file}")
     typer.echo(f"COCO results: {out / 'detections.json'}")
+
+
+def name_pictures(
+    pictures: list[Path],
+    out: Path | None,
+    name: str,
+    weights: str | None,
+    settings: list[str],
+    device: str,
+) -> None:
+    """Print the five likeliest classes of each picture."""
+    import fbnet_lesson as fl
+    from fbnet_lesson.classify import classify
+    from fbnet_lesson.training.distributed import choose_device
+
+    with one_line_errors():
+        if out is not None:
+            raise ValueError(f"--out is for detectors; {name} is a classifier, its answer printed")
+        chosen = choose_device(TrainConfig(device=device).device)
+        model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
+        if model.head is None:
+            raise ValueError("features_only=True leaves no classes to predict")
+        top = min(5, model.config.num_classes)
+        answers = classify(model.to(chosen), pictures, top)
+    for picture, classes in zip(pictures, answers, strict=True):
+        typer.echo(f"{picture}: {', '.join(f'{c} {p:.2f}' for c, p in classes)}")
 
 
 @app.command()

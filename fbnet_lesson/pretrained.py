@@ -25,6 +25,7 @@ class Pretrained:
     sha256: str | None = None  # the published digits of the file at url; None: none are published
     hub: str | None = None  # the origin's repository on the Hugging Face hub
     hub_file: str = "model.safetensors"  # its checksum is asked of the hub
+    norm_eps: float | None = None  # of the norms that the weights were trained with; None: ours
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -45,7 +46,7 @@ def mobile_cv(
 
 
 def timm(
-    tag: str, release: str, sha256: str, resolution: int, crop: float
+    tag: str, release: str, sha256: str, resolution: int, crop: float, norm_eps: float | None = None
 ) -> tuple[str, Pretrained]:
     """An entry of timm's ``default_cfgs``: the release file ends in 8 digits of its SHA-256.
 
@@ -57,6 +58,7 @@ def timm(
         int(resolution / crop),
         sha256=sha256,
         hub=f"timm/{tag}",
+        norm_eps=norm_eps,
     )
     return f"timm/{tag.partition('.')[0]}", weights
 
@@ -84,7 +86,7 @@ PRETRAINED: dict[str, Pretrained] = dict([
     mobile_cv("20201201/GtOtfw/FBNetV3_E_f230158956", 264, 291, 81.254),
     mobile_cv("20201201/GtOtfw/FBNetV3_F_f230161092", 272, 296, 82.062),
     mobile_cv("20201201/GtOtfw/FBNetV3_G_f226438997", 320, 325, 82.794),
-    timm("fbnetc_100.rmsp_in1k", "fbnetc_100", "c345b898", 224, 0.875),
+    timm("fbnetc_100.rmsp_in1k", "fbnetc_100", "c345b898", 224, 0.875, norm_eps=1e-3),
     timm("fbnetv3_b.ra2_in1k", "fbnetv3_b_224", "ead5d2a1", 224, 0.95),
     timm("fbnetv3_d.ra2_in1k", "fbnetv3_d_224", "c98bce42", 224, 0.95),
     timm("fbnetv3_g.ra2_in1k", "fbnetv3_g_240", "0b1df83b", 240, 0.95),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -123,6 +124,23 @@ class Trunk(nn.Module):
         for name, stage in self.named_children():
             x = features[name] = stage(x)
         return features
+
+
+class ClassifierTrunk(Trunk):
+    """A classifier's stages in a detector, see ``Trunk``; takes what the detector's trunk takes.
+
+    That is BGR in 0..255 less ImageNet's mean, so the order of the channels and their ``std`` in
+    0..1 are all that is missing. Doing it here, not in the stem's weights, leaves those the size
+    that training expects, and the colour of the padding the mean.
+    """
+
+    def __init__(self, stages: tuple[str, ...], norm: str, style: Style, std: tuple[float, ...]):
+        super().__init__(stages, norm, style)
+        scale = 1 / (255 * torch.tensor(std)[:, None, None])
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return super().forward(x.flip(1) * self.scale)
 
 
 class FPN(nn.Module):

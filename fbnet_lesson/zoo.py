@@ -1,18 +1,22 @@
 """``create_model`` and ``list_models``: every network by its name, ``ORIGIN/UPSTREAM_NAME``."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import DETECTION_ARCHS
-from fbnet_lesson.checkpoints import load_weights
+from fbnet_lesson.architectures import DETECTION_ARCHS, parse_rows
+from fbnet_lesson.checkpoints import load_weights, read_state_dict
 from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS
 from fbnet_lesson.classifier import Classifier, ClassifierConfig
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.detector import Detector
+from fbnet_lesson.overrides import impossible
+from fbnet_lesson.pretrained import pretrained, pretrained_file
+from fbnet_lesson.trunk import ClassifierTrunk
 
 PACKAGE = Path(__file__).resolve().parent
 # An installed wheel carries data/ as fbnet_lesson/shipped; in a clone it lies beside the package.
@@ -82,6 +86,7 @@ def create_model(
     name: str,
     num_classes: int | None = None,
     weights: str | os.PathLike | dict[str, Tensor] | None = None,
+    trunk: str | None = None,
     **overrides,
 ) -> nn.Module:
     """A network by its name, with random weights unless ``weights`` says otherwise.
@@ -90,24 +95,38 @@ def create_model(
         name: one of ``list_models()``; ``mobile_cv/`` and ``timm/`` are classifiers, the others
             detectors.
         num_classes: of a detector without the background; None keeps the model's own.
-        weights: None; the name of weights we ship (``"shapes"``); a file; or a state dict. Where
-            ``num_classes`` differs from theirs, the predictors stay random, and that is printed.
+        weights: None; the name of weights we ship (``"shapes"``); ``"pretrained"``, a classifier's
+            published ones, downloaded once; a file; or a state dict. Where ``num_classes`` differs
+            from theirs, the predictors stay random, and that is printed. The published ones of
+            ``timm/fbnetc_100`` bring ``norm_eps=1e-3``: beside your own copy of them, pass it too.
+        trunk: a classifier whose first stages a detector stands on instead of its own, as many as
+            its own. ``weights`` may then be that classifier's: they are the trunk's, the rest
+            stays random, and that is printed.
         overrides: fields of ``DetectorConfig`` or ``ClassifierConfig``.
 
-    Raises ValueError that names an unknown model, field or weights and what is there instead.
+    Raises:
+        ValueError: names an unknown model, trunk, field or weights and what is there instead.
+        DownloadError: where the published weights cannot be had, see ``pretrained_file``.
     """
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if name in CLASSIFICATION_ARCHS:
+        if trunk is not None:
+            raise ValueError(f"trunk={trunk!r} is for detectors; {name} is a classifier")
+        if _is_pretrained(weights):
+            overrides = {"norm_eps": pretrained(name).norm_eps} | overrides
+            weights = pretrained_file(name)
         config = ClassifierConfig().override(**overrides)
         model = Classifier(CLASSIFICATION_ARCHS[name], config, name)
     elif name in DETECTORS:
-        spec = DETECTORS[name]
-        config = DetectorConfig().override(**(spec.overrides | overrides))
-        model = Detector(DETECTION_ARCHS[spec.arch], config, spec.masks, spec.fpn, name)
+        config = DetectorConfig().override(**(DETECTORS[name].overrides | overrides))
+        model = _detector(name, config, trunk)
     else:
         raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
-    if weights is not None:
+    if trunk is not None and weights is not None:
+        file = pretrained_file(trunk) if _is_pretrained(weights) else _find_weights(name, weights)
+        _load_detector_or_trunk(model, file)
+    elif weights is not None:
         load_weights(model, _find_weights(name, weights))
     if isinstance(model, Detector) and config.freeze_stages:
         from fbnet_lesson.training.freezing import freeze_stages
@@ -116,9 +135,63 @@ def create_model(
     return model
 
 
+def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
+    """A detector on its own trunk, or on a classifier's."""
+    spec = DETECTORS[name]
+    arch = DETECTION_ARCHS[spec.arch]
+    if trunk is None:
+        return Detector(arch, config, spec.masks, spec.fpn, name)
+    if trunk not in CLASSIFICATION_ARCHS:
+        raise impossible("trunk", trunk, f"a classifier: {', '.join(CLASSIFICATION_ARCHS)}")
+    classifier, published = CLASSIFICATION_ARCHS[trunk], pretrained(trunk)
+    stages = classifier.stages[: len(arch.trunk)]
+    if spec.fpn and any(row.padding is not None for text in stages for row in parse_rows(text)):
+        raise ValueError(
+            f"trunk={trunk!r} does not fit {name}: its paddings make maps that are not half of the "
+            "one before, as an FPN needs them; such as timm/fbnetv3_b has none"
+        )
+    # Whatever the weights: so a run folder's detector is built as it was trained.
+    norm_eps = published.norm_eps or classifier.style.norm_eps
+    style = replace(classifier.style, norm_eps=norm_eps)
+    model = Detector(replace(arch, trunk=stages), config, spec.masks, spec.fpn, name)
+    built = ClassifierTrunk(stages, config.norm, style, published.std)
+    if spec.fpn:
+        model.backbone.trunk = built
+    else:
+        model.backbone = built
+    model.trunk_name = trunk
+    return model.to(memory_format=torch.channels_last)
+
+
+def _load_detector_or_trunk(model: Detector, source) -> None:
+    """Weights of a detector on a classifier's trunk, or of the classifier alone."""
+    state = read_state_dict(source)
+    if any(key.startswith(("rpn.", "proposal_generator.")) for key in state):
+        load_weights(model, source)
+        return
+    classifier = create_model(model.trunk_name, features_only=True)
+    load_weights(classifier, source)  # which refuses another network's
+    state, own = classifier.backbone.state_dict(), model.trunk.state_dict()
+    model.trunk.load_state_dict({key: state[key] for key in own})
+    stages = ", ".join(model.trunk.channels)
+    norm, without = model.config.norm, ""
+    if not any("running_mean" in key for key in own):
+        without = f" without the statistics of its norms, as {norm} has none"
+    print(f"loaded {stages} of {model.trunk_name}{without}; everything else stays random")
+
+
+def _is_pretrained(weights) -> bool:
+    return isinstance(weights, str) and weights == "pretrained"
+
+
 def _find_weights(name: str, weights):
     """The file of shipped weights by their name; anything else as it is."""
     shipped = DETECTORS[name].weights if name in DETECTORS else {}
+    if _is_pretrained(weights):
+        raise ValueError(
+            f"weights='pretrained' are published for classifiers; {name} takes a classifier's with "
+            "trunk=, such as trunk='timm/fbnetc_100'"
+        )
     if isinstance(weights, str) and weights in shipped:
         return SHIPPED / shipped[weights]
     if isinstance(weights, str) and not Path(weights).exists():

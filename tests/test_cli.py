@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -17,9 +18,12 @@ import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
 from fbnet_lesson.predict import draw, find, predict_files, read_image
+from fbnet_lesson.pretrained import PRETRAINED, Pretrained
 from fbnet_lesson.training.runs import load_run
 
+HUB = "https://huggingface.co"
 ROOT = Path(__file__).resolve().parent.parent
+C100 = "timm/fbnetc_100"
 FEW = ["--iterations", "2", "--batch-size", "2", "--threads", "1"]
 SMALL = ["--set", "min_size=64", "--set", "post_nms_topk=(20, 5)"]
 
@@ -69,10 +73,27 @@ def test_train_has_an_option_for_each_setting():
         assert f"--{field.replace('_', '-')} " in options, field
 
 
-def test_models_are_listed_with_their_exact_size():
-    output = call("models").output
-    assert [line.split()[0] for line in output.splitlines()[1:]] == fl.list_models()
-    assert re.search(r"d2go/mask_rcnn_fbnetv3a_dsmask_C4 +2,555,932  yes", output)
+def test_models_are_listed_with_what_is_known_of_them():
+    rows = [line.split() for line in call("models").output.splitlines()]
+    assert rows[0] == "name kind parameters MACs pixels top-1 weights".split()
+    assert [row[0] for row in rows[1:]] == fl.list_models()
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["lesson/mask_rcnn_tiny"] == "detector 448,944 - 128 - shapes (shipped)".split()
+    assert cells["d2go/faster_rcnn_fbnetv3a_C4"] == "detector 5,306,708 - 224 - -".split()
+    kind, parameters, macs, _, pixels, top1, url = cells["mobile_cv/dmasking_l3"]
+    assert (kind, parameters, macs, pixels) == ("classifier", "9,464,040", "751.1", "288")
+    assert top1 == "78.87" and url == PRETRAINED["mobile_cv/dmasking_l3"].url
+    assert cells["timm/fbnetc_100"][-2:] == ["-", f"{HUB}/timm/fbnetc_100.rmsp_in1k"]
+
+
+def test_the_table_of_models_is_markdown_too():
+    lines = call("models", "*c_100", "--markdown").output.splitlines()
+    assert lines[0].startswith("| name | kind |") and len(lines) == 3
+    assert lines[2].startswith("| `timm/fbnetc_100` | classifier | 5,572,200 | ")
+    assert lines[2].endswith(f" | - | [timm hub]({HUB}/timm/fbnetc_100.rmsp_in1k) |")
+
+
+def test_a_pattern_without_models_is_named():
     assert "no model matches 'resnet*'; known are d2go/" in fails("models", "resnet*")
 
 
@@ -284,6 +305,72 @@ def test_predict_writes_pictures_and_coco_results(run, tmp_path):
         assert CATEGORIES[found["category_id"] - 1] == found["category"]
         assert rle.decode(found["segmentation"]).shape == (60, 80)
     assert Image.open(tmp_path / "out" / "a_detected.png").size == (80, 60)
+
+
+def test_a_classifier_names_its_five_likeliest_classes(tmp_path):
+    model = fl.create_model(C100).eval()
+    with torch.no_grad():
+        model.head.classifier.bias[:5] = torch.arange(10.0, 5.0, -1.0)
+        model.head.classifier.weight.zero_()
+    fl.save_weights(model, tmp_path / "c.safetensors")
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture in pictures:
+        Image.new("RGB", (50, 40), "red").save(picture)
+    result = call("predict", "--model", C100, "--weights", tmp_path / "c.safetensors", *pictures)
+    assert result.exit_code == 0, result.output
+    total = sum(np.exp([10, 9, 8, 7, 6])) + 995
+    p = [f"{np.exp(x) / total:.2f}" for x in (10, 9, 8, 7, 6)]
+    expected = (
+        f"tench {p[0]}, goldfish {p[1]}, great white shark {p[2]}, tiger shark {p[3]}, "
+        f"hammerhead {p[4]}"
+    )
+    assert result.stdout.splitlines() == [f"{picture}: {expected}" for picture in pictures]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.safetensors"]
+
+
+def test_a_classifier_without_weights_asks_for_its_published_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("FBNET_LESSON_CACHE", str(tmp_path))
+    model = "mobile_cv/FBNetV2_F1"
+    monkeypatch.setitem(PRETRAINED, model, Pretrained("http://127.0.0.1:9/model.pth", 128, 152))
+    message = fails("predict", "--model", model, tmp_path / "a.png")
+    assert "cannot get 127.0.0.1:9.pth from http://127.0.0.1:9/model.pth: no connection" in message
+
+
+def test_what_is_for_detectors_is_refused_for_a_classifier_and_the_other_way_round(run, tmp_path):
+    assert "train takes a detector, timm/fbnetc_100 is a classifier" in fails(
+        "train", "--data", "shapes", "--model", C100, "--out", tmp_path / "run"
+    )
+    assert "eval takes a detector, timm/fbnetc_100 is a classifier" in fails(
+        "eval", "--model", C100
+    )
+    picture = tmp_path / "a.png"
+    assert "--out is for detectors" in fails("predict", "--model", C100, picture, "--out", tmp_path)
+    assert "a detector needs --out FOLDER" in fails("predict", picture, "--run", run)
+    torch.save(fl.create_model(C100).state_dict(), tmp_path / "w")
+    headless = ["--weights", tmp_path / "w", "--set", "features_only=True"]
+    assert "leaves no classes" in fails("predict", "--model", C100, picture, *headless)
+
+
+def test_a_run_remembers_its_trunk(tmp_path):
+    out = tmp_path / "run"
+    torch.save(fl.create_model(C100).state_dict(), tmp_path / "c.pth")
+    options = ["--data", "shapes", *FEW, *SMALL, "--val-length", 2, "--weights", tmp_path / "c.pth"]
+    trunk = ["--set", f"trunk={C100}"]
+    stopped = call("train", "--out", out, *options, *trunk, "--max-minutes", 1e-9)
+    assert stopped.exit_code == 0, stopped.output
+    assert "loaded trunk0, trunk1, trunk2 of timm/fbnetc_100" in stopped.output
+    other = ["--resume", "--set", "trunk=mobile_cv/fbnet_a"]
+    assert "trunk: 'timm/fbnetc_100' -> 'mobile_cv/fbnet_a'" in fails("train", "--out", out, *other)
+    resumed = call("train", "--out", out, "--resume", "--max-minutes", 9)
+    assert resumed.exit_code == 0 and "resumed after iteration 1" in resumed.output
+    model, _ = load_run(out)
+    assert model.trunk_name == C100 and model.trunk.channels["trunk2"] == 32
+    found, trained = model.state_dict(), load_file(out / "model.safetensors")
+    assert all(torch.equal(found[key], trained[key]) for key in trained)
+    with safe_open(out / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["config"])["trunk"] == C100
+    evaluated = call("eval", "--run", out, "--length", 2)
+    assert evaluated.exit_code == 0 and evaluated.output.startswith("2 images")
 
 
 def test_predict_names_the_file_that_is_no_picture(run, tmp_path):

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import transforms
 
 from fbnet_lesson.classify import classify, imagenet_classes
-from fbnet_lesson.preprocess import preprocess
+from fbnet_lesson.preprocessing import preprocess
 from fbnet_lesson.pretrained import PRETRAINED
 
 TIMM = [name for name in PRETRAINED if name.startswith("timm/")]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import dataclasses
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fbnet_lesson.checkpoints import save_weights
+from fbnet_lesson.checkpoints import model_fields, save_weights
 from fbnet_lesson.training import distributed
 from fbnet_lesson.training.checkpoint import (
     MetricsFile,
@@ -273,9 +272,8 @@ def _due(iteration: int, every: int) -> bool:
 
 def model_description(model: nn.Module) -> dict[str, Any]:
     """The model's name and its config as plain values: what ``create_model`` needs."""
-    config = getattr(model, "config", None)
-    fields = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {}
-    return {"model_name": getattr(model, "name", type(model).__name__), "model_config": fields}
+    name = getattr(model, "name", type(model).__name__)
+    return {"model_name": name, "model_config": model_fields(model)}
 
 
 def open_run_folder(
