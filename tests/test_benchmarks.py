@@ -71,6 +71,13 @@ def test_a_training_step_of_the_cases_changes_no_weight():
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_without_timm_the_yardstick_is_our_own_of_the_same_layers(monkeypatch):
+    monkeypatch.setattr(cases, "HAS_TIMM", False)
+    monkeypatch.setitem(sys.modules, "timm", None)  # importing it would fail
+    assert cases.yardstick.__wrapped__()().shape == (1, 1000)
+    assert not any(case.section == "timm/fbnetc_100" for case in cases.all_cases())
+
+
 def test_every_case_has_a_name_of_its_own():
     keys = [case.key for case in cases.all_cases()]
     assert len(set(keys)) == len(keys) > 30
