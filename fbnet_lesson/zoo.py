@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.architectures import DETECTION_ARCHS, parse_rows
@@ -153,14 +152,10 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
     # Whatever the weights: so a run folder's detector is built as it was trained.
     norm_eps = published.norm_eps or classifier.style.norm_eps
     style = replace(classifier.style, norm_eps=norm_eps)
-    model = Detector(replace(arch, trunk=stages), config, spec.masks, spec.fpn, name)
     built = ClassifierTrunk(stages, config.norm, style, published.std)
-    if spec.fpn:
-        model.backbone.trunk = built
-    else:
-        model.backbone = built
+    model = Detector(arch, config, spec.masks, spec.fpn, name, built)
     model.trunk_name = trunk
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _load_detector_or_trunk(model: Detector, source) -> None:

@@ -131,6 +131,7 @@ class Detector(nn.Module):
         masks: with a mask head.
         fpn: a feature pyramid p2..p6 on the trunk; else its last stage alone ("C4").
         name: what ``create_model`` calls it.
+        trunk: in the place of the one that ``arch`` describes; its rows are then not read.
 
     Source: Mask R-CNN (arXiv 1703.06870); the detectors of FBNetV3 as published in d2go.
     """
@@ -142,14 +143,16 @@ class Detector(nn.Module):
         masks: bool = False,
         fpn: bool = False,
         name: str = "",
+        trunk: Trunk | None = None,
     ):
         super().__init__()
         self.config, self.name = config, name
-        trunk = Trunk(arch.trunk, config.norm)
-        if not 0 <= config.freeze_stages <= len(arch.trunk):
+        if trunk is None:
+            trunk = Trunk(arch.trunk, config.norm)
+        if not 0 <= config.freeze_stages <= len(trunk.stages):
             raise ValueError(
                 f"freeze_stages={config.freeze_stages} is impossible; "
-                f"allowed: 0 to {len(arch.trunk)}, the stages of the trunk"
+                f"allowed: 0 to {len(trunk.stages)}, the stages of the trunk"
             )
         if fpn:
             self.backbone = FPN(trunk, norm=config.norm)
