@@ -319,6 +319,12 @@ def test_a_ground_truth_that_overlaps_nothing_claims_nothing():
     assert match(iou, 0.3, 0.7, allow_low_quality=True)[1].tolist() == [0, 0, 0]
 
 
+def test_a_fraction_of_a_sample_is_rounded_down():
+    labels = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0])
+    positive, background = sample(labels, 7, 0.5)  # 3.5 are half
+    assert (len(positive), len(background)) == (3, 4)
+
+
 def test_without_ground_truth_everything_is_background():
     matched, labels = match(torch.zeros(0, 3), 0.3, 0.7, allow_low_quality=True)
     assert matched.tolist() == labels.tolist() == [0, 0, 0]
