@@ -253,6 +253,13 @@ def test_pasted_masks_equal_grid_sampling(b):
         torch.testing.assert_close(pasted, sampled[0, 0], rtol=0, atol=1e-5)
 
 
+def test_a_pixel_of_probability_one_half_belongs_to_the_mask():
+    box = torch.tensor([[4.0, 2, 20, 10]])
+    mask = binary_masks(torch.zeros(1, 8, 8), box, (16, 32))[0]  # a logit of 0 is one half
+    # At the border of the box the zeros around it are mixed in.
+    assert mask[4:8, 6:18].all() and mask.sum() < 2 * 16 * 8
+
+
 def test_many_masks_are_pasted_in_parts_like_few(monkeypatch):
     b, logits = random_boxes(7, seed=5, side=20, size=15), torch.randn(7, 4, 4)
     at_once = binary_masks(logits, b, (32, 48))

@@ -311,3 +311,24 @@ def test_candidates_that_are_not_finite_are_left_out():
     (found,) = rpn.candidates([anchors], [(logits, deltas)], [(64, 64)])
     assert found.boxes.isfinite().all() and found.logits.isfinite().all()
     assert len(found.boxes) == len(plain.boxes) - 2
+
+
+def test_mask_targets_are_cropped_in_the_pixels_of_the_given_image(monkeypatch):
+    """The network sees the image twice as large; the masks stay as they were given."""
+    from fbnet_lesson.detection import detector
+
+    seen = []
+
+    def record(masks, index, boxes, resolution):
+        seen.append(boxes)
+        return crop_masks(masks, index, boxes, resolution)
+
+    crop_masks = detector.crop_masks
+    monkeypatch.setattr(detector, "crop_masks", record)
+    model = fl.create_model("lesson/mask_rcnn_tiny", min_size=128, max_size=128).train()
+    box = torch.tensor([[8.0, 16, 40, 56]])
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[0, 16:56, 8:40] = True
+    model([torch.rand(3, 64, 64)], [{"boxes": box, "labels": torch.tensor([0]), "masks": masks}])
+    (boxes,) = seen
+    assert (boxes == box).all(1).any()  # the ground truth is among the proposals
