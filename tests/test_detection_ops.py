@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import expand_boxes, paste_masks_in_image
 
 from fbnet_lesson.detection.anchors import AnchorGenerator, cell_anchors, grid_anchors
+from fbnet_lesson.detection.box_head import filter_detections
 from fbnet_lesson.detection.boxes import box_iou, decode_boxes, encode_boxes
+from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.mask_head import binary_masks, crop_masks, paste_masks
 from fbnet_lesson.detection.matching import match, sample
 from fbnet_lesson.detection.nms import BLOCK, batched_nms, nms
@@ -127,6 +129,13 @@ def test_the_threshold_is_not_rounded_up_to_the_next_float():
     b = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 3]])
     scores = torch.tensor([0.9, 0.8])
     assert nms(b, scores, 0.3).tolist() == torchvision.ops.nms(b, scores, 0.3).tolist() == [0]
+
+
+def test_a_score_exactly_at_the_threshold_is_no_detection():
+    config = DetectorConfig(num_classes=1, score_threshold=0.5)
+    b = torch.tensor([[[0.0, 0, 10, 10]], [[20, 0, 30, 10]]])  # two proposals, one class
+    found = filter_detections(b, torch.tensor([[0.5, 0.5], [0.75, 0.25]]), (40, 40), config)
+    assert found.proposal_index.tolist() == [1]
 
 
 def test_equal_scores_keep_the_first():
