@@ -1,6 +1,5 @@
 """The benchmarks: that both sides do the same work, and that what is measured is measured."""
 
-import io
 import itertools
 import json
 import os
@@ -151,6 +150,8 @@ def test_plots_need_a_folder():
 def test_a_plot_shows_every_curve():
     curves = scaling.Curves("title", "threads", "speed", [1, 2], {"a": [1, 1.5], "b": [1, 1.2]})
     curves.ideal = [1, 2]
-    file = io.BytesIO()
-    scaling.draw(curves, file)
-    assert file.getvalue().startswith(b"\x89PNG")
+    (axes,) = scaling.draw(curves).axes
+    shown = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert shown == {"a": [1, 1.5], "b": [1, 1.2], "ideal": [1, 2]}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(shown)
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 2

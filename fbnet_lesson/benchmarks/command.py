@@ -72,7 +72,7 @@ def _table(
 def _plots(seconds: float, out: Path) -> Iterator[str]:
     for name, curves in all_curves(seconds):
         with atomic_file(out / f"scaling_{name}.png") as file:
-            draw(curves, file)
+            draw(curves).savefig(file, format="png")
         yield f"{curves.title}: {out / f'scaling_{name}.png'}"
         for label, values in curves.y.items():
             points = [(x, y) for x, y in zip(curves.x, values, strict=True) if y == y]

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 import fbnet_lesson as fl
 from fbnet_lesson.benchmarks.cases import (
@@ -203,14 +204,9 @@ def all_curves(seconds: float):
     yield "processes", process_curves(seconds)
 
 
-def draw(curves: Curves, file: BinaryIO) -> None:
-    """The plot as PNG: readable in greyscale, by marks and line styles."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
-
+def draw(curves: Curves) -> Figure:
+    """The plot: readable in greyscale, by marks and line styles."""
     figure = Figure(figsize=(6.4, 4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     styles = zip(("-", "--", "-.", ":"), "osv^", strict=True)
     for (name, y), (style, mark) in zip(curves.y.items(), styles, strict=False):
@@ -230,7 +226,7 @@ def draw(curves: Curves, file: BinaryIO) -> None:
     axes.set(title=curves.title, xlabel=curves.x_label, ylabel=curves.y_label)
     axes.grid(color="0.9")
     axes.legend(loc="upper left", ncols=1 + (len(curves.y) > 2), fontsize="small")
-    figure.savefig(file, format="png")
+    return figure
 
 
 if __name__ == "__main__":

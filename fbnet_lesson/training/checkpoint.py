@@ -80,7 +80,7 @@ class MetricsFile:
             lines = [",".join(row) + "\n" for row in ([self.columns] if rows else []) + rows]
             file.write("".join(lines).encode())
         self.columns = self.columns if rows else []
-        self.file = open(path, "a", newline="")  # noqa: SIM115 - open as long as the run
+        self.file = open(path, "a", newline="")  # open as long as the run
 
     def _rows_up_to(self, iteration: int) -> tuple[list[str], list[list[str]]]:
         if not self.path.exists():
