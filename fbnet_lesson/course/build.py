@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from fbnet_lesson.course.exercise import function_source
+from fbnet_lesson.course.exercises import EXERCISES
 from fbnet_lesson.files import atomic_file
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,12 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Any common place of a machine, not only this one's: tests of a clone see what the build saw.
 MACHINE_PATH = r"(?<![\w.:/~-])/(?:home|root|tmp|usr|opt|var|Users|work|mnt)/\w+|\b[A-Z]:\\+\w+"
 MEMORY_ADDRESS = r"\bat 0x[0-9a-f]{6,}"
+SOLUTION = re.compile(
+    r"^(?P<indent>[ \t]*)### BEGIN SOLUTION[ \t]*\n"
+    r"(?P<body>.*?)"
+    r"^[ \t]*### END SOLUTION[ \t]*(?:\n|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 ANSI_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -94,14 +102,27 @@ def prepare(slug: str, solved: bool, root: Path = ROOT) -> NotebookNode:
 
 
 def cell_source(cell: NotebookNode, solved: bool) -> str:
-    """What stands in a cell of the learner's or the solved notebook: where exercises are filled in.
+    """What stands in a cell of the learner's or the solved notebook.
+
+    A cell with ``exercise="detection.nms.nms"`` imports that function in the source, and becomes
+    its stub or its solution. In other cells, what stands between the lines ``### BEGIN SOLUTION``
+    and ``### END SOLUTION`` (nbgrader's marks) is left out for the learner.
 
     Raises:
-        LessonError: for an exercise: no lesson has one yet, so none can be filled in.
+        LessonError: if there is no such exercise, or the cell holds anything but its import.
     """
-    if "exercise" in cell.metadata:
-        raise LessonError(f"exercise {cell.metadata['exercise']!r}: exercises cannot be built yet")
-    return cell.source
+    if "exercise" not in cell.metadata:
+        return SOLUTION.sub(r"\g<body>" if solved else r"\g<indent># your turn\n", cell.source)
+    path = cell.metadata["exercise"]
+    module, _, name = path.rpartition(".")
+    if name not in EXERCISES or EXERCISES[name].path != path:
+        known = ", ".join(exercise.path for exercise in EXERCISES.values())
+        raise LessonError(f"there is no exercise {path!r}; there are: {known}")
+    wanted = f"from fbnet_lesson.{module} import {name}"
+    if cell.source.strip() != wanted:
+        raise LessonError(f"the cell of exercise {path!r} holds {cell.source!r}, not {wanted!r}")
+    exercise = EXERCISES[name]
+    return function_source(exercise.solution) if solved else exercise.stub
 
 
 def execute(notebook: NotebookNode, path: Path) -> NotebookNode:

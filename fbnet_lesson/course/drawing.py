@@ -5,6 +5,7 @@ from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -137,3 +138,79 @@ def figure_png(figure: Figure) -> bytes:
 def magnitude(features: Tensor) -> Tensor:
     """How strongly each cell answers: mean absolute value over channels. [C, h, w] -> [h, w]."""
     return features.abs().mean(0)
+
+
+def draw_values(case: dict, expected, got) -> None:
+    """The tensors of an exercise's case beside the expected answer and the one that was got.
+
+    One- and two-dimensional tensors of at most 12 x 12 values, as grids with the values written in.
+    """
+    grids = {name: value for name, value in case.items() if _is_small(value)}
+    answers = {"expected": expected, "got": got}
+    grids |= {name: value for name, value in answers.items() if _is_small(value)}
+    if not {"expected", "got"} <= set(grids):
+        return
+    for ax, (name, values) in zip(panels(len(grids), height=1.9), grids.items(), strict=True):
+        value_grid(ax, values, name)
+
+
+def _is_small(value) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.dim() in (1, 2)
+        and 0 < value.numel()
+        and max(value.shape) <= 12
+    )
+
+
+def value_grid(ax: Axes, values: Tensor, title: str = "", mark: Tensor | None = None) -> None:
+    """``values`` [w] or [h, w] as cells with the value written in; ``mark`` (bool, same shape)
+    frames some of them."""
+    rows = values.detach().float().reshape(-1, values.shape[-1])  # (w,) -> (1, w)
+    height, width = rows.shape
+    show_map(ax, rows.nan_to_num(0, 0, 0), title)
+    limits = rows[rows.isfinite()]
+    middle = (limits.min() + limits.max()) / 2 if len(limits) else 0
+    for y in range(height):
+        for x in range(width):
+            value = float(rows[y, x])
+            dark = value > middle
+            ax.text(
+                x + 0.5, y + 0.5, f"{value:.3g}", ha="center", va="center",
+                fontsize=7 if width > 6 else 8, color="white" if dark else "black",
+            )  # fmt: skip
+    if mark is not None:
+        for y, x in mark.reshape(height, width).nonzero().tolist():
+            ax.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor="black", linewidth=2))
+
+
+def draw_box_answers(case: dict, expected, got) -> None:
+    """An exercise's case of boxes: numbered, and which of them each answer holds.
+
+    For answers that are indices of ``case["boxes"]``, or one bool a box.
+    """
+    boxes = case["boxes"]
+    limit = max(float(boxes.max()), 1.0) if len(boxes) else 1.0
+    axes = panels(3, height=2.5)
+    answers = {"boxes": None, "expected": expected, "got": got}
+    for ax, (title, answer) in zip(axes, answers.items(), strict=True):
+        ax.set_xlim(-0.08 * limit, 1.08 * limit)
+        ax.set_ylim(1.08 * limit, -0.08 * limit)  # y downwards
+        ax.set_aspect("equal")
+        ax.set_title(title, fontsize=9)
+        held = range(len(boxes)) if answer is None else _held(answer)
+        for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+            style = "-" if i in held else ":"
+            shade = "black" if i in held else "0.6"
+            ax.add_patch(
+                Rectangle(
+                    (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade,
+                    linewidth=1.6 if i in held else 1.0, linestyle=style,
+                )
+            )  # fmt: skip
+            ax.text(x1, y1, str(i), fontsize=8, color=shade, va="bottom", ha="left")
+
+
+def _held(answer: Tensor) -> set[int]:
+    """The indices that an answer of indices or of bools names."""
+    return set((answer.nonzero().flatten() if answer.dtype == torch.bool else answer).tolist())

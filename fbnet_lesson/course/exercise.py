@@ -1,0 +1,122 @@
+"""An exercise: a function of the package to write anew, how it is tested, and the usual mistakes.
+
+The function's own source gives the stub (signature and docstring) and the solution, so that
+nothing is written twice; a wrong answer is mostly an edit of that source.
+"""
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hypothesis.strategies import SearchStrategy
+
+Case = dict[str, Any]  # argument name -> value, in the order of the signature
+STUB_BODY = "raise NotImplementedError  # replace this line"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that people write, and what they are told.
+
+    ``edits`` turn the solution's source into the wrong answer, each ``old`` occurring there exactly
+    once; where that does not do, ``wrong`` is the wrong function itself.
+    """
+
+    name: str  # a statement about the learner's function: "keeps no box at the threshold"
+    hint: str
+    edits: Mapping[str, str] = field(default_factory=dict)
+    wrong: Callable | None = None
+
+    def __post_init__(self):
+        if bool(self.edits) == bool(self.wrong):
+            raise ValueError(f"mistake {self.name!r} needs either edits or a wrong function")
+
+    def function(self, solution: Callable) -> Callable:
+        """The wrong answer, to be called as ``solution`` is."""
+        if self.wrong:
+            return self.wrong
+        source = function_source(solution)
+        for old, new in self.edits.items():
+            if source.count(old) != 1:
+                raise ValueError(
+                    f"mistake {self.name!r}: {old!r} occurs {source.count(old)} times "
+                    f"in the source of {solution.__name__}; expected once"
+                )
+            source = source.replace(old, new)
+        return compiled(source, solution)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One function to write.
+
+    A learner's function is called with the values of a case, by position, and compared with
+    ``oracle`` on the edge cases first, then on ``examples`` cases that Hypothesis makes.
+    """
+
+    solution: Callable
+    cases: SearchStrategy  # of Case
+    edges: Mapping[str, Sequence[Case]]  # property in words -> small cases that show it
+    mistakes: Sequence[Mistake]
+    hint: str  # where no mistake of the list fits
+    oracle: Callable | None = None  # None: the solution
+    judge: Callable[[Case, Any], str | None] | None = None  # where many answers are right: says
+    #                                          what is wrong with one, in a sentence, or None
+    draw: Callable[[Case, Any, Any], None] | None = None  # (case, expected, got); None: as grids
+    plug: Callable[[Callable], dict[str, Callable]] | None = None  # dotted path -> replacement
+    rtol: float = 1e-4
+    atol: float = 1e-5
+    examples: int = 100
+
+    @property
+    def name(self) -> str:
+        return self.solution.__name__
+
+    @property
+    def path(self) -> str:
+        """Where the solution lies in the package: ``"detection.boxes.box_area"``."""
+        module = self.solution.__module__.removeprefix("fbnet_lesson.")
+        return f"{module}.{self.solution.__qualname__}"
+
+    @cached_property
+    def stub(self) -> str:
+        return stub_source(self.solution)
+
+    def expected(self, case: Case) -> Any:
+        return (self.oracle or self.solution)(*case.values())
+
+    def replacements(self, function: Callable) -> dict[str, Callable]:
+        """What ``plug`` puts into the package for the learner's ``function``."""
+        return self.plug(function) if self.plug else {self.path: function}
+
+
+def function_source(function: Callable) -> str:
+    """The text of a function as it stands in its file, from decorator to last line."""
+    return textwrap.dedent(inspect.getsource(function)).rstrip()
+
+
+def stub_source(function: Callable) -> str:
+    """The function's signature and docstring, and a body that says it is not written.
+
+    Raises:
+        ValueError: if it has no docstring, and so no specification.
+    """
+    source = function_source(function)
+    (definition,) = ast.parse(source).body
+    if ast.get_docstring(definition) is None:
+        raise ValueError(f"{function.__name__} has no docstring, so it cannot be an exercise")
+    docstring = definition.body[0]
+    head = source.splitlines()[: docstring.end_lineno]
+    return "\n".join([*head, " " * docstring.col_offset + STUB_BODY])
+
+
+def compiled(source: str, like: Callable, filename: str = "<wrong answer>") -> Callable:
+    """The function that ``source`` defines, with the names that the module of ``like`` knows."""
+    namespace = dict(vars(sys.modules[like.__module__]))
+    exec(compile(source, filename, "exec"), namespace)
+    return namespace[like.__name__]
