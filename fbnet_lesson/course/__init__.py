@@ -2,5 +2,6 @@
 
 from fbnet_lesson.course.check import check
 from fbnet_lesson.course.plug import plug
+from fbnet_lesson.course.widgets import explore
 
-__all__ = ["check", "plug"]
+__all__ = ["check", "explore", "plug"]
