@@ -166,10 +166,9 @@ def wrong(exercise: Exercise, case: Case, got: Outcome) -> str | None:
         return f"writes into its input {', '.join(got.changed)}"
     if exercise.judge:
         judged = call(exercise.judge, {"case": case, "answer": got.value})
-        # A judge stumbles over answers of another type or shape.
-        return (
-            f"returns what cannot be judged: {brief(got.value)}" if judged.error else judged.value
-        )
+        if judged.error:  # a judge stumbles over answers of another type or shape
+            return f"returns what cannot be judged, {kind(got.value)}"
+        return judged.value
     return difference(expected.value, got.value, exercise.rtol, exercise.atol)
 
 
