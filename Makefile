@@ -19,7 +19,7 @@ test test-fast notebooks: export FBNET_LESSON_PROGRESS := off
 
 help:
 	@echo "make lab        open the course in JupyterLab"
-	@echo "make test       everything: lint, tests, the outputs of all notebooks; no network"
+	@echo "make test       everything: lint, tests, outputs and budgets of all notebooks; no network"
 	@echo "make test-fast  the quick tests, under two minutes"
 	@echo "make lint       ruff"
 	@echo "make notebooks  build notebooks/ and solutions/*.ipynb from solutions/*.py"
@@ -31,7 +31,8 @@ lab: $(READY)
 	$(BIN)/fbnet-lesson lab
 
 test: lint
-	$(BIN)/python -m pytest --nbval --nbval-current-env tests $(NOTEBOOKS)
+	$(BIN)/python -m pytest -p fbnet_lesson.course.budgets --nbval --nbval-current-env \
+	  tests $(NOTEBOOKS)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" tests
