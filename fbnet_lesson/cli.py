@@ -60,14 +60,18 @@ def lab(context: typer.Context) -> None:
     notebook = root / "notebooks" / "00_welcome.ipynb"
     if not notebook.exists():
         fail(f"{notebook} is not there: the course is opened from a clone of the repository")
-    # The whole clone in the file browser, so that solutions/ is one click away; no news from afar.
+    # The whole clone in the file browser, so that solutions/ is one click away; no news from afar,
+    # nor a question about them: the folder course/jupyter holds those defaults.
     command = [
         sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}",
         "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *context.args,
     ]  # fmt: skip
+    defaults = Path(__file__).parent / "course" / "jupyter"
+    paths = [str(defaults), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    environment = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
     with contextlib.suppress(KeyboardInterrupt):  # Jupyter has answered it already
-        raise typer.Exit(subprocess.run(command, cwd=root).returncode)
+        raise typer.Exit(subprocess.run(command, cwd=root, env=environment).returncode)
 
 
 @app.command()

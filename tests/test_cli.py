@@ -110,14 +110,18 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
     monkeypatch.setattr(
         cli.subprocess,
         "run",
-        lambda command, cwd: calls.append((command, cwd)) or subprocess.CompletedProcess([], 3),
+        lambda *a, cwd, env: calls.append((*a, cwd, env)) or subprocess.CompletedProcess([], 3),
     )
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
     assert call("lab", "--no-browser", "--port=9999").exit_code == 3
-    ((command, folder),) = calls
+    ((command, folder, environment),) = calls
     assert command[1:3] == ["-m", "jupyterlab"] and folder == ROOT
     assert f"--ServerApp.root_dir={ROOT}" in command
     assert "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb" in command
     assert command[-2:] == ["--no-browser", "--port=9999"]
+    ours, mine = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert json.loads(Path(ours, "labconfig", "default_setting_overrides.json").read_text())
+    assert mine == "mine"
 
 
 # data

@@ -30,6 +30,7 @@ CONDA_NAMES = {
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",
     "huggingface-hub": "huggingface_hub",
+    "playwright": "playwright-python",
 }
 IMPORT_NAMES = {"pillow": "PIL"}
 
