@@ -11,6 +11,7 @@ function of that name, so that exercises can be tried solved and solved wrongly.
 
 import argparse
 import ast
+import json
 import os
 import secrets
 import shutil
@@ -69,7 +70,7 @@ def copy_clone(folder: Path, notebook: Path | None = None) -> Path:
     for name in ("notebooks", "solutions", "fbnet_lesson"):
         shutil.copytree(ROOT / name, clone / name, ignore=ignore)
     (clone / "data").symlink_to(ROOT / "data")
-    if notebook is not None and not (clone / notebook).exists():
+    if notebook is not None:
         shutil.copy(notebook, clone / "notebooks")
     return clone
 
@@ -121,8 +122,13 @@ def wait_for_server(server: subprocess.Popen, address: str, log: Path) -> None:
 
 
 @contextmanager
-def page(address: str, executable: str, width: int = 1100, height: int = 1400, whole=False):
-    """JupyterLab in a headless browser; with ``whole``, cells out of sight are drawn too."""
+def page(
+    address: str, executable: str, failed: Path, width: int = 1100, height: int = 1400, whole=False
+):
+    """JupyterLab in a headless browser; with ``whole``, cells out of sight are drawn too.
+
+    If the block raises, the picture ``failed`` shows what the browser showed.
+    """
     from playwright.sync_api import sync_playwright
 
     if whole:
@@ -131,20 +137,25 @@ def page(address: str, executable: str, width: int = 1100, height: int = 1400, w
         browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_OPTIONS)
         tab = browser.new_page(viewport={"width": width, "height": height})
         tab.set_default_timeout(START_SECONDS * 1000)
-        tab.goto(address)
-        tab.wait_for_function("() => window.jupyterapp && jupyterapp.restored.then(() => true)")
         try:
+            tab.goto(address)
+            tab.wait_for_function("() => window.jupyterapp && jupyterapp.restored.then(() => true)")
             yield tab
+        except BaseException as error:
+            tab.screenshot(path=failed)
+            print(f"{type(error).__name__}: what the browser showed is in {failed}")
+            raise
         finally:
             browser.close()
 
 
 def set_whole(address: str) -> None:
-    """Tell JupyterLab to keep all cells of a notebook on the page."""
+    """Tell JupyterLab to keep all cells of a notebook on the page, and nothing below them."""
     place, _, token = address.partition("/lab?")
+    settings = json.dumps({"windowingMode": "none", "scrollPastEnd": False})
     request = urllib.request.Request(
         f"{place}/lab/api/settings/@jupyterlab/notebook-extension:tracker?{token}",
-        data=b'{"raw": "{\\"windowingMode\\": \\"none\\"}"}',
+        data=json.dumps({"raw": settings}).encode(),
         headers={"Content-Type": "application/json"},
         method="PUT",
     )
@@ -207,7 +218,7 @@ def screenshots(tab, folder: Path, stem: str) -> list[Path]:
     box = tab.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer")
     total, shown = box.evaluate("e => [e.scrollHeight, e.clientHeight]")
     paths = []
-    for number, top in enumerate(range(0, total, shown - OVERLAP)):
+    for number, top in enumerate(range(0, max(total - OVERLAP, 1), shown - OVERLAP)):
         box.evaluate("(e, top) => { e.scrollTop = top; }", top)
         # Two frames later it is drawn.
         tab.evaluate(
@@ -260,6 +271,8 @@ def main() -> int:
     parser.add_argument("--replace-cells", type=Path, help="Python file with functions")
     parser.add_argument("--width", type=int, default=1000, help="of the window, in pixels")
     arguments = parser.parse_args()
+    if not arguments.notebook.is_file():
+        parser.error(f"{arguments.notebook} is not there")
     browser = find_browser()
     if browser is None:
         parser.error("no Chromium or Chrome is installed here")
@@ -271,7 +284,9 @@ def main() -> int:
         if arguments.replace_cells:
             names = replace_cells(clone / relative, arguments.replace_cells)
             print("replaced:", ", ".join(names))
-        with lab(clone) as address, page(address, browser, arguments.width, whole=True) as tab:
+        failed = Path(arguments.screenshots or tempfile.gettempdir()) / "failed.png"
+        size = {"width": arguments.width, "whole": True}
+        with lab(clone) as address, page(address, browser, failed, **size) as tab:
             open_notebook(tab, relative.as_posix())
             start = time.perf_counter()
             cells = run_all(tab)

@@ -27,7 +27,8 @@ def pixels(element) -> np.ndarray:
 
 def test_a_lesson_runs_in_jupyterlab_and_its_slider_changes_the_picture(browser, tmp_path):
     clone = lab_driver.copy_clone(tmp_path)
-    with lab_driver.lab(clone) as address, lab_driver.page(address, browser) as tab:
+    failed = tmp_path / "failed.png"
+    with lab_driver.lab(clone) as address, lab_driver.page(address, browser, failed) as tab:
         lab_driver.open_notebook(tab, NOTEBOOK)
         cells = lab_driver.run_all(tab)
         assert lab_driver.failures(cells) == []
