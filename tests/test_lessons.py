@@ -7,7 +7,15 @@ import jupytext
 import nbformat
 import pytest
 
-from fbnet_lesson.course.build import ROOT, lesson_slugs, notebook_paths, output_text
+from fbnet_lesson.course.build import (
+    ROOT,
+    execute,
+    lesson_slugs,
+    notebook_paths,
+    output_text,
+    outputs,
+    prepare,
+)
 from fbnet_lesson.course.exercises import LESSONS
 
 SLUGS = lesson_slugs()
@@ -131,3 +139,26 @@ def test_the_learner_s_notebook_has_everything_unwritten_and_the_solved_one_noth
     if not slug.startswith("00"):  # which shows what a mistake looks like
         assert "✗" not in solved
     assert "✓" not in blank and "raises" not in "".join(re.findall(r"inside, this.*", blank))
+
+
+# ------------------------------------------------------------------- solved wrongly, all at once
+
+WRONG = """\
+from fbnet_lesson.course.exercises import EXERCISES as _all
+
+{name} = _all["{name}"].mistakes[{index}].function(_all["{name}"].solution)
+{name}.__name__ = "{name}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1, 2], ids=["first mistakes", "second", "third"])
+@of_every_lesson
+def test_a_lesson_runs_to_its_end_with_every_exercise_solved_wrongly(slug, index, tmp_path):
+    notebook = prepare(slug, solved=False)
+    for cell in notebook.cells:
+        if path := cell.metadata.get("exercise"):
+            cell.source = WRONG.format(name=path.rpartition(".")[2], index=index)
+    said = "\n".join(output_text(o) for o in outputs(execute(notebook, tmp_path / f"{slug}.ipynb")))
+    for exercise in EXERCISES_OF[slug]:
+        assert f"✗ {exercise.name}: {exercise.mistakes[index].name}\n" in said
