@@ -104,7 +104,9 @@ MATCH = Exercise(
         "the best row of a column decides": [
             _match_case([[0.0, 0.5, 0.875], [0.875, 0.125, 0.5]], allow_low_quality=False)
         ],
-        "exactly at a threshold": [_match_case([[1.0, 0.75, 0.25]], allow_low_quality=False)],
+        "exactly at high is an object, exactly at low is ignored": [
+            _match_case([[1.0, 0.75, 0.25]], allow_low_quality=False)
+        ],
         "a low-quality match is an object below both thresholds": [
             _match_case([[0.875, 0.0, 0.5], [0.0, 0.125, 0.0]])
         ],
@@ -241,13 +243,13 @@ def draw_sample(case: dict, expected, got) -> None:
     labels, keys = case["labels"], case["keys"]
     if len(labels) == 0:
         return
+    rows = {"labels": labels, "keys": keys}
+    for title, answer in (("expected: chosen are 1", expected), ("got", got)):
+        rows[title] = torch.zeros(len(labels))
+        rows[title][torch.cat(list(answer))] = 1
     axes = drawing.panels(4, height=0.9, columns=2)
-    drawing.value_grid(axes[0], labels, "labels")
-    drawing.value_grid(axes[1], keys, "keys")
-    for ax, answer, title in zip(axes[2:], (expected, got), ("expected", "got"), strict=True):
-        chosen = torch.zeros(len(labels), dtype=torch.bool)
-        chosen[torch.cat(list(answer))] = True
-        drawing.value_grid(ax, labels, f"{title}: chosen framed", mark=chosen)
+    for ax, (title, values) in zip(axes, rows.items(), strict=True):
+        drawing.value_grid(ax, values, title)
 
 
 SAMPLE = Exercise(
@@ -392,9 +394,15 @@ ENCODE = Exercise(
     cases=encode_cases(),
     edges={
         "a box that is its anchor": [_encode_case([1, 2, 5, 4], [1, 2, 5, 4])],
-        "the centre, in units of the anchor": [_encode_case([2, 0, 6, 4], [0, 0, 4, 4])],
-        "x and y have their own units": [_encode_case([2, 3, 6, 5], [0, 0, 4, 2])],
-        "a box of another size about the same centre": [_encode_case([2, 2, 4, 4], [0, 0, 6, 6])],
+        "the way from the anchor to the box, in units of the anchor": [
+            _encode_case([2, 0, 6, 4], [0, 0, 4, 4])
+        ],
+        "the unit of x is the width, that of y the height": [
+            _encode_case([2, 3, 6, 5], [0, 0, 4, 2])
+        ],
+        "offsets of the centres: none, where a smaller box has the same one": [
+            _encode_case([2, 2, 4, 4], [0, 0, 6, 6])
+        ],
         "the logarithm of the ratio of the sizes": [_encode_case([0, 0, 8, 2], [0, 0, 2, 4])],
         "each delta has its weight": [_encode_case([2, 2, 6, 6], [0, 0, 2, 2], WEIGHTS[2])],
         "a box or an anchor without area is refused": [
@@ -418,6 +426,19 @@ ENCODE = Exercise(
             edits={"(centre - anchor_centre) / anchor_size": "(centre - anchor_centre) / size"},
         ),
         Mistake(
+            "measures both offsets by the anchor's width",
+            "dy is the offset over the anchor's height.",
+            edits={"anchor_centre) / anchor_size": "anchor_centre) / anchor_size[..., :1]"},
+        ),
+        Mistake(
+            "leads from the box to the anchor",
+            "All signs are turned: the box minus the anchor, the box over the anchor.",
+            edits={
+                "(centre - anchor_centre)": "(anchor_centre - centre)",
+                "(size / anchor_size)": "(anchor_size / size)",
+            },
+        ),
+        Mistake(
             "leaves out the logarithm of the sizes",
             "Twice the width and half the width have to be equally far from no change.",
             edits={"(size / anchor_size).log()": "(size / anchor_size)"},
@@ -433,8 +454,8 @@ ENCODE = Exercise(
             edits={"(centre - anchor_centre)": "(boxes[..., :2] - anchors[..., :2])"},
         ),
         Mistake(
-            "encodes the anchor as seen from the box",
-            "The deltas lead from the anchor to the box; here all signs are turned.",
+            "mixes up its two arguments",
+            "The first are the boxes, the second the anchors, which are the units.",
             wrong=lambda boxes, anchors, weights: encode_boxes(anchors, boxes, weights),
         ),
         Mistake(
@@ -511,12 +532,10 @@ def _sums_over_boxes_only(logits, labels, deltas, target_deltas, normalizer):
 
 
 def draw_losses(case: dict, expected, got) -> None:
-    names = ["logits", "labels", "deltas", "target_deltas"]
-    shown = {name: case[name] for name in names if case[name].numel()}
-    if shown:
-        axes = drawing.panels(len(shown), height=1.0)
-        for ax, (name, values) in zip(axes, shown.items(), strict=True):
-            drawing.value_grid(ax, values, name)
+    axes = drawing.panels(2, height=1.2)
+    for ax, name in zip(axes, expected, strict=True):
+        pair = torch.stack([expected[name], got[name].detach()])
+        drawing.value_grid(ax, pair, f"{name}: expected, got")
 
 
 RPN_LOSSES = Exercise(
@@ -550,6 +569,16 @@ RPN_LOSSES = Exercise(
             },
         ),
         Mistake(
+            "takes means and leaves the normalizer out",
+            "Sums, over what was sampled; the normalizer that divides them is given.",
+            edits={
+                'labels.to(logits), reduction="sum"': 'labels.to(logits), reduction="mean"',
+                'target_deltas, reduction="sum"': 'target_deltas, reduction="mean"',
+                "objectness / normalizer": "objectness",
+                "location / normalizer": "location",
+            },
+        ),
+        Mistake(
             "divides the location by the number of positives",
             "Both losses have one divisor; else a single positive anchor outweighs all background.",
             edits={"location / normalizer": "location / max(len(deltas), 1)"},
@@ -580,9 +609,15 @@ RPN_LOSSES = Exercise(
             edits={"with_logits(logits, ": "with_logits(logits.sigmoid(), "},
         ),
         Mistake(
+            "goes through a sigmoid, which is rounded to 0 or 1",
+            "In float32 the sigmoid of 128 is 1: how wrong it is, is lost. Use the function that "
+            "takes logits.",
+            edits={"_with_logits(logits, ": "(logits.sigmoid(), "},
+        ),
+        Mistake(
             "takes the logarithm of a sigmoid that is rounded to 0 or 1",
-            "In float32 the sigmoid of 128 is 1, and log(1 - 1) is minus infinity: use the "
-            "function that takes logits.",
+            "log(1 - 1) is minus infinity, and 0 times it is nan: use the function that takes "
+            "logits.",
             wrong=_takes_the_logarithm_of_a_rounded_sigmoid,
         ),
         Mistake(
@@ -627,14 +662,19 @@ def _reshapes_what_should_be_permuted(logits, deltas):
 
 
 def draw_flatten(case: dict, expected, got) -> None:
-    logits = case["logits"]
-    n, a, h, w = logits.shape
-    rows = torch.stack([expected[0][0], got[0][0]])
-    left, right = drawing.panels(2, height=1.8)
-    drawing.value_grid(
-        left, logits[0].reshape(a * h, w), f"logits of image 0: {a} maps of {h} x {w}"
-    )
-    drawing.value_grid(right, rows, "in a row: expected above, got below")
+    left, middle, right = drawing.panels(3, height=2.4)
+    anchors, height, width = case["logits"].shape[1:]
+    if torch.equal(expected[0], got[0]):  # then it is the deltas
+        maps = case["deltas"][0].reshape(-1, width)  # (4A, H, W) -> (4A*H, W)
+        title, rows = f"deltas: {4 * anchors} maps, {height} high", (expected[1][0], got[1][0])
+    else:
+        maps = case["logits"][0].reshape(-1, width)  # (A, H, W) -> (A*H, W)
+        title = f"logits: {anchors} maps, {height} high"
+        rows = expected[0][0][:, None], got[0][0][:, None]  # (H*W*A, 1)
+    for ax, values, name in zip(
+        (left, middle, right), (maps, *rows), (title, "expected", "got"), strict=True
+    ):
+        drawing.value_grid(ax, values, name)
 
 
 FLATTEN = Exercise(
