@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | 75 | lesson 00; IoU and anchors (lesson 04) | 20 s, 900 MB, no network |
+# | 75 | lesson 00; IoU and anchors (lesson 04) | 25 s, 1000 MB, no network |
 
 # %% [markdown]
 # ## Predict first
@@ -43,7 +43,7 @@ torch.set_num_threads(1)  # one order of additions: the same digits on every mac
 drawing.small_figures()
 
 # %% [markdown]
-# ## Two numbers and four for each anchor
+# ## One number and four for each anchor
 #
 # The region proposal network (RPN) is a small convolutional head on the last feature map. For
 # each of the 15 anchors of a cell it gives one *objectness* logit, "is there an object?", and four
@@ -52,9 +52,9 @@ drawing.small_figures()
 
 # %%
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
-scenes = ShapesDataset(200, seed=0, transform=eval_transform())
-images = [scenes[i][0] for i in range(50)]
-truths = [t["boxes"][~t["iscrowd"]] for _, t in (scenes[i] for i in range(50))]
+scenes = ShapesDataset(50, seed=0, transform=eval_transform())
+images, targets = zip(*(scenes[i] for i in range(50)), strict=True)
+truths = [t["boxes"][~t["iscrowd"]] for t in targets]
 with torch.no_grad():
     batch, sizes = model.preprocess(images)
     features = [model.backbone(batch)[name] for name in model.rpn_features]
@@ -77,12 +77,14 @@ print("IoU of the best anchor of each object:", [round(float(v), 2) for v in bes
 
 # %% [markdown]
 # Anchors come in five sizes, three ratios, and 8 pixels apart. An object that falls between them
-# has no anchor that fits well, and two of these three do. So the answer to question 2 is: one.
+# has no anchor that fits well, and two of these three fall so. The answer to question 2 is: one.
 
 # %% [markdown]
 # ## Two thresholds and a band between them
 #
-# What is the right answer for an anchor? With $\text{IoU}_{ga}$ of ground truth $g$ and anchor $a$:
+# What is the right answer for an anchor? It depends on its IoU with the objects: the area that two
+# boxes share, over the area that they cover together. With $\text{IoU}_{ga}$ of ground truth $g$
+# and anchor $a$:
 #
 # $$\text{label}(a) = \begin{cases} 1 & \max_g \text{IoU}_{ga} \ge \text{high} \\
 # 0 & \max_g \text{IoU}_{ga} < \text{low} \\ -1 & \text{otherwise: ignored} \end{cases}$$
@@ -109,9 +111,9 @@ print(labels)
 
 # %% [markdown]
 # The second object got nothing: its best anchor reaches 0.5, and is ignored. An object that no
-# anchor is taught is an object that the network is never shown. Therefore the second rule, the
-# *low-quality match*: the best anchor of each object is positive, whatever its IoU. Equally good
-# ones all are.
+# anchor answers for is an object that the network is never shown. Therefore the second rule, the
+# *low-quality match*: the best anchor of each object is positive, whatever its IoU. If several are
+# equally good, all of them are.
 
 # %%
 for row in small_iou.tolist():  # one object
@@ -180,9 +182,9 @@ with plug(match=without_band):
     print("without a band", rpn_loss())
 
 # %% [markdown]
-# Yours has to give the package's digits. Without the band the location loss stays, for the positives
-# are the same; the objectness loss is more than twenty times as large. This network is confident
-# about many anchors of IoU 0.5 to 0.7, and is now told that they are background.
+# Yours has to give the package's digits. Without the band the location loss stays, for the
+# positives are the same; the objectness loss is more than twenty times as large. This network is
+# confident about many anchors of IoU 0.5 to 0.7, and is now told that they are background.
 
 # %% [markdown]
 # ## Turn the knobs: both thresholds
@@ -205,7 +207,7 @@ def show_labels(ax: plt.Axes, labels: Tensor) -> None:
     by_cell = labels.reshape(256, 15)  # (H*W*A,) -> (H*W, A)
     centres = (anchors[::15, :2] + anchors[::15, 2:]) / 2
     positive, ignored = (by_cell == 1).any(1), (by_cell == -1).any(1)
-    ax.plot(*centres.T, "k.", markersize=1)
+    ax.plot(*centres[~positive & ~ignored].T, "k.", markersize=1)
     ax.plot(*centres[ignored].T, "ko", markersize=4, fillstyle="none", markeredgewidth=0.6)
     ax.plot(*centres[positive].T, "ks", markersize=4)
     ax.set(xlim=(-1, 128), ylim=(128, -1))
@@ -306,6 +308,8 @@ with plug(sample_by_keys=sample_by_keys):
     print("yours          ", rpn_loss())
 
 # %% [markdown]
+# Is yours negative? Then ignored anchors are in your sample, and their −1 was taken for a label.
+#
 # "At most half" is often read as "half". Predict: of the 128 anchors that are sampled in a scene,
 # how many are positive, in the median of our 50 scenes?
 
@@ -333,8 +337,8 @@ print("positives: fewest", positives[0], "median", positives[25], "most", positi
 # $$d_x = \frac{x - x_a}{w_a} \quad d_y = \frac{y - y_a}{h_a} \quad
 # d_w = \log\frac{w}{w_a} \quad d_h = \log\frac{h}{h_a}$$
 #
-# Why not pixels? The head sees the same features wherever a shape is, and similar ones when it is
-# twice as large. The deltas do not change then either:
+# Why not pixels? Ten pixels are much for a small anchor and little for a large one. In units of the
+# anchor all sizes are equally hard: the deltas stay when everything becomes twice as large.
 
 
 # %%
@@ -355,8 +359,8 @@ print("both twice as large:", twice == encode_one(box, anchor))
 # ## Exercise 3: encode_boxes
 #
 # For $N$ pairs at once, and with *weights*: the box head of lesson 08 multiplies its targets by
-# (10, 10, 5, 5), the RPN by ones. A box without width would give $\log 0 = -\infty$, and one such
-# number turns every weight of the network into `nan`. So your function refuses it.
+# (10, 10, 5, 5), the RPN by ones. A box without width would give $\log 0 = -\infty$ and a loss
+# of infinity, long after and far from where the box came from. So your function refuses it.
 #
 # <details><summary>Hint</summary>
 #
@@ -417,9 +421,9 @@ print("white: the objects; black:", [len(part) for part in shown], "boxes")
 # Objectness costs the binary cross-entropy of each sampled anchor ($S$), with logit $o$ and label
 # $y$; place costs the absolute error of the deltas $t$, of the positive ones only ($P$):
 #
-# $$L = \frac{1}{B N} \Big( \underbrace{\sum_{i \in S} \log(1 + e^{-o_i (2 y_i - 1)})}_{\text{is
-# there an object?}} + \underbrace{\sum_{i \in P} \lVert t_i - t_i^* \rVert_1}_{\text{where?}}
-# \Big)$$
+# $$L = \frac{1}{B N} \Big(
+# \underbrace{\sum_{i \in S} \log(1 + e^{-o_i (2 y_i - 1)})}_{\text{objectness}} +
+# \underbrace{\sum_{i \in P} \lVert t_i - t_i^* \rVert_1}_{\text{location}} \Big)$$
 #
 # $B$ anchors are sampled in each of $N$ pictures, and both sums have the same divisor $B N$.
 
@@ -564,17 +568,17 @@ print("it only grows:", all(a <= b for a, b in zip(means[2:], means[3:], strict=
 
 
 # %%
+@torch.no_grad()
 def head_features(seed: int) -> tuple[Tensor, list[Tensor]]:
     """What the objectness layer sees, and the objects, of those of 100 scenes that have any."""
-    found = [
-        (image, t["boxes"][~t["iscrowd"]])
-        for image, t in ShapesDataset(100, seed, transform=eval_transform())
-    ]
-    found = [(image, objects) for image, objects in found if len(objects)]
-    with torch.no_grad():
-        pixels = model.preprocess([image for image, _ in found])[0]
-        last = model.backbone(pixels)[model.rpn_features[0]]
-        return model.rpn.head.feature(last), [objects for _, objects in found]
+    seen, found = [], []
+    for image, target in ShapesDataset(100, seed, transform=eval_transform()):
+        objects = target["boxes"][~target["iscrowd"]]
+        if len(objects):
+            last = model.backbone(model.preprocess([image])[0])[model.rpn_features[0]]
+            seen.append(model.rpn.head.feature(last))
+            found.append(objects)
+    return torch.cat(seen), found
 
 
 train_features, train_objects = head_features(seed=1)
@@ -634,15 +638,15 @@ for thresholds in ((0.3, 0.7), (0.5, 0.5), (0.7, 0.7)):
 # %% [markdown]
 # ## What the documentation gets wrong
 #
-# **"Anchors below the threshold are negative."** Only those below the *low* one. Everything
-# between is ignored: in our 50 scenes 15 973 anchors of 192 000, against 249 positive ones.
+# **What is not positive is negative**, one reads. Only what is below the *low* threshold is.
+# Everything between is ignored: in our 50 scenes 15 973 anchors of 192 000, against 249 positive.
 #
-# **"Half of the sample is positive."** At most half; you measured a median far from it.
+# **Half of the sample is positive.** At most half; you measured a median far from it.
 #
-# **"For each object, the anchors that have the maximum overlap with it"** is how low-quality
-# matches are usually described and written: `iou == best`. Now let an object overlap no anchor at
-# all. Its best IoU is 0, and *every* anchor of IoU 0 has the maximum overlap. Here is torchvision's
-# own matcher beside the package's; row 0 overlaps nothing.
+# **The anchors of the highest IoU with an object are positive.** So low-quality matches are mostly
+# described, and written: `iou == best`. Now let an object overlap no anchor at all. Its best IoU is
+# 0, and *every* anchor that it misses has the highest IoU with it. Here is torchvision's own
+# matcher beside the package's; row 0 overlaps nothing.
 
 # %%
 from torchvision.models.detection._utils import Matcher
@@ -654,10 +658,10 @@ print("torchvision, the row, or -1 background, -2 ignored:", theirs.tolist())
 print("the package, 1 positive, 0 background, -1 ignored: ", ours.tolist())
 
 # %% [markdown]
-# All four anchors are positive there, for an object that is under none of them.
-# Can this happen? Whenever anchors leave gaps: they are smaller than the stride, or those that
-# cross the border were removed, as the first Faster R-CNN did in training; and for every box
-# without area that a crop has left behind. An example with 4-pixel anchors:
+# All four anchors are positive there, for an object that is under none of them. Can this happen?
+# Whenever anchors leave gaps: they are smaller than the stride, or those that cross the border were
+# removed, as the first Faster R-CNN did in training; and for every box without area that a crop has
+# left behind. An example with 4-pixel anchors:
 
 # %%
 from fbnet_lesson.detection.anchors import cell_anchors, grid_anchors
@@ -685,7 +689,7 @@ print("orphans in 50 scenes:", count_labels(0.3, 0.7, True)[3])
 
 # %% [markdown]
 # The usual implementations, detectron2's among them, do the same. It takes two objects in nearly
-# the same place, and our scenes have none, so it is a rule to know rather than one to fear.
+# the same place, of which our scenes have none: a rule to know rather than to fear.
 #
 # **Exactly at a threshold.** IoU 7/10 is positive at 0.7: `>=`. But whose 7/10? In float32 it is a
 # little less than in Python's float64, and the loop of this lesson would call the same anchor
@@ -714,8 +718,7 @@ print("labels:", matching.match(torch.zeros(0, 3840), 0.3, 0.7, True)[1].unique(
 #
 # The head gives maps, the anchors come as a list. `flatten_predictions` lays the maps out in the
 # anchors' order: cell by cell, row by row, and the 15 anchors of a cell side by side. A wrong order
-# raises no error. The shapes fit, the loss falls, and the network learns as well as it can that
-# the top left corner is responsible for something else.
+# raises no error: the shapes fit, and every number goes to another anchor.
 #
 # Write it, then predict how many of the objects in the 50 scenes are still among the proposals if
 # the order is wrong.

@@ -40,8 +40,15 @@ def _as_sample(function):
     """``sample_by_keys`` in the place of the package's ``sample``, which draws the keys itself."""
 
     def sample(labels, batch_size, positive_fraction, generator=None):
+        generator = generator or torch.default_generator
+        before = generator.get_state()
         keys = torch.rand(len(labels), generator=generator).to(labels.device)
-        return function(labels, keys, batch_size, positive_fraction)
+        try:
+            positive, background = function(labels, keys, batch_size, positive_fraction)
+        except BaseException:  # the package's own, which then takes over, finds the same keys
+            generator.set_state(before)
+            raise
+        return positive, background
 
     return sample
 
@@ -480,7 +487,7 @@ ENCODE = Exercise(
         ),
         Mistake(
             "lets boxes without area pass",
-            "log(0) is minus infinity and ends the training: raise a ValueError instead.",
+            "log(0) is minus infinity, and the loss infinite: raise a ValueError instead.",
             edits={"if bad.any()": "if False"},
         ),
         Mistake(
