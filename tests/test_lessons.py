@@ -73,7 +73,7 @@ def test_each_exercise_is_introduced_checked_and_in_the_lesson_s_list(slug):
     assert [path for path in paths if path] == [exercise.path for exercise in EXERCISES_OF[slug]]
     for exercise in EXERCISES_OF[slug]:
         index = paths.index(exercise.path)
-        assert found[index - 1].cell_type == "markdown"
+        assert "markdown" in {cell.cell_type for cell in found[index - 2 : index]}
         following = [c.source for c in found[index + 1 : index + 3] if c.cell_type == "code"]
         assert any(f"check({exercise.name})" in source for source in following)
 
@@ -86,7 +86,7 @@ def test_there_are_three_or_four_exercises_with_hints_and_a_stretch(slug):
     assert 3 <= len(EXERCISES_OF[slug]) <= 5
     text = prose(slug)
     hints = re.findall(r"<summary>(?:A )?[Hh]ints?", text)
-    assert len(hints) >= len(EXERCISES_OF[slug])
+    assert len(hints) >= min(len(EXERCISES_OF[slug]), 4)  # a fifth is the stretch
     assert re.search("stretch", text, re.IGNORECASE)
     assert re.search(r"^#+ .*(documentation|page)", text, re.MULTILINE | re.IGNORECASE)
 
