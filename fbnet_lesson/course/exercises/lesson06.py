@@ -409,11 +409,17 @@ RECALL_EDGES = {
 
 
 def _draw_groups(case: Case, expected: Tensor, got: Tensor) -> None:
-    """As ``draw_box_answers``, with the group of each box beside its number."""
+    """As ``draw_box_answers``, with the group behind each number, and left of the origin too."""
     drawing.draw_box_answers(case, expected, got)
-    groups = case["groups"].tolist()
-    for number in [text for ax in plt.gcf().axes for text in ax.texts]:
-        number.set_text(f"{number.get_text()}, group {groups[int(number.get_text())]}")
+    boxes, groups = case["boxes"], case["groups"].tolist()
+    low, high = min(0.0, float(boxes.min())), max(1.0, float(boxes.max()))
+    margin = 0.08 * (high - low)
+    axes = plt.gcf().axes
+    axes[0].set_title("boxes, number:group", fontsize=9)
+    for ax in axes:
+        ax.set(xlim=(low - margin, high + margin), ylim=(high + margin, low - margin))
+        for number in ax.texts:
+            number.set_text(f"{number.get_text()}:{groups[int(number.get_text())]}")
 
 
 def _draw_scenes(case: Case, expected: Tensor, got: Tensor) -> None:
