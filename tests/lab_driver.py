@@ -268,6 +268,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path, help="notebooks/NN_slug.ipynb, or any other file")
     parser.add_argument("--screenshots", type=Path, help="folder to write pictures to")
+    parser.add_argument("--unfold", action="store_true", help="show hints and answers too")
     parser.add_argument("--replace-cells", type=Path, help="Python file with functions")
     parser.add_argument("--width", type=int, default=1000, help="of the window, in pixels")
     arguments = parser.parse_args()
@@ -293,6 +294,10 @@ def main() -> int:
             print(f"{relative}: ran in {time.perf_counter() - start:.0f} s")
             problems = failures(cells)
             print("\n".join(problems) or "no cell failed")
+            if arguments.unfold:
+                tab.evaluate(
+                    "document.querySelectorAll('details').forEach(d => { d.open = true; })"
+                )
             if arguments.screenshots:
                 for path in screenshots(tab, arguments.screenshots, relative.stem):
                     print(path)

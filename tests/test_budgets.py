@@ -17,13 +17,14 @@ ROOT = Path(__file__).parents[1]
 HEAD = (
     "# A lesson\n\n| minutes | needs | run budget |\n|---|---|---|\n| 60 | lessons 00, 04 | {} |\n"
 )
-# The shell's child, as torchrun's workers are the grandchildren of a kernel.
+# The shell's child, as torchrun's workers are the grandchildren of a kernel; what is reserved and
+# never touched is no memory.
 CHILDREN = """import subprocess, sys
-program = "import time; x = b'x' * 400_000_000; time.sleep(1)"
+program = "import mmap, time; m = mmap.mmap(-1, 10**9); x = b'x' * 400_000_000; time.sleep(1)"
 _ = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{program}"; true'], check=True)"""
 NOTEBOOKS = {  # name -> (what its first cell says, its code)
     "within": (HEAD.format("20 s, 400 MB, no network"), ["1 + 1", "print('a')"]),
-    "slow": (HEAD.format("0.2 s, 400 MB, no network"), ["import time\ntime.sleep(1)"]),
+    "slow": (HEAD.format("0.2 s, 400 MB, no network"), ["import time\ntime.sleep(0.3)"] * 2),
     "large": (HEAD.format("20 s, 150 MB, no network"), ["x = b'x' * 400_000_000", "del x"]),
     "children": (HEAD.format("20 s, 150 MB, no network"), [CHILDREN]),
     "endless": (HEAD.format("90 s, 0.1 GB, no network"), ["2"]),
