@@ -108,8 +108,8 @@ from fbnet_lesson.course.exercises.lesson01 import conv_cost
 check(conv_cost)
 
 # %% [markdown]
-# **Plug it in.** A hook on each convolution of a real trunk, that of `mask_rcnn_fbnetv3a_dsmask_C4`,
-# hands your function what it needs. The sum has to be what torch counts while the trunk runs.
+# **Plug it in.** Take a real trunk, that of `mask_rcnn_fbnetv3a_dsmask_C4`. A hook on each of its
+# convolutions hands your function what it needs, and the sum has to be what torch counts while the trunk runs.
 
 
 # %%
@@ -161,9 +161,9 @@ print("one convolution:", torch.equal(apart, F.conv2d(x, together, padding=1)))
 print("weights:", depthwise.numel() + pointwise.numel(), "apart,", together.numel(), "together")
 
 # %% [markdown]
-# Its cost is $C_\text{in} k^2 + C_\text{in} C_\text{out}$ a cell instead of the product
-# $C_\text{in} k^2 C_\text{out}$. The ratio, $1/C_\text{out} + 1/k^2$, is close to $1/k^2$ once
-# there are many channels.
+# It costs $C_\text{in} k^2 + C_\text{in} C_\text{out}$ MACs a cell, a sum instead of the product
+# $C_\text{in} k^2 C_\text{out}$. The ratio is $1/C_\text{out} + 1/k^2$, close to $1/k^2$ once there
+# are many channels.
 
 # %%
 for k in (3, 5):
@@ -254,7 +254,7 @@ print("depthwise share:", [round(share, 2) for share in shares])
 # (Expansion 1 has no first 1×1 convolution, so its depthwise share is about twice as large.)
 #
 # Turn the knobs: at how many channels does the depthwise convolution of `k5_e6` cost as much as
-# the two others together? Solve the formula first.
+# the two others together? Solve the formula first. (It is $2C = 25$: between 8 and 16.)
 
 
 # %%
@@ -277,8 +277,8 @@ explore(
 # ### Exercise 2: round channels
 #
 # Searched networks have crooked expansions, such as 5.4566. Widths are rounded to multiples of 8,
-# which processors like. The rule looks harmless and is the reason why many re-implementations miss
-# a published parameter count: halves, the 0.95, and the smallest value are each got wrong often.
+# which suits vector instructions. The rule looks harmless, but a published checkpoint only fits if
+# every width agrees: halves, the 0.95 and the smallest value all have to be right.
 #
 # <details><summary>Hint</summary>
 #
@@ -293,8 +293,8 @@ from fbnet_lesson.blocks import round_channels
 check(round_channels)
 
 # %% [markdown]
-# **Plug it in**: an FBNetV2, whose widths all come out of this function. Beside it the network that
-# MobileNet's limit of 0.9 would make: same table, other network, and no published checkpoint fits.
+# **Plug it in**: an FBNetV2, whose middle widths all come out of this function. Beside it the
+# network that a limit of 0.9, as in MobileNet's code, makes of the same table.
 
 
 # %%
@@ -307,7 +307,11 @@ for name, function in (("yours", round_channels), ("limit 0.9", with_limit)):
     with plug(round_channels=function):
         network = fl.create_model("mobile_cv/FBNetV2_F1")
         print(f"{name}: {count_parameters(network):,} parameters")
-print("43.65 channels become", blocks.round_channels(43.65), "or", with_limit(43.65))
+print("8 · 5.4566 = 43.65 channels:", blocks.round_channels(43.65), "or", with_limit(43.65))
+
+# %% [markdown]
+# One width of one block has changed, 488 parameters of six million: nothing in training would tell
+# you, and no published checkpoint fits.
 
 # %% [markdown]
 # ## Groups and the shuffle
@@ -364,6 +368,8 @@ left, right = drawing.panels(2)
 for ax, title, seen in ((left, "no shuffle", without), (right, "shuffle", shuffled)):
     drawing.show_map(ax, seen.float(), f"{title}: {int(seen.sum())} of 64", vmin=0, vmax=1)
     ax.set(xlabel="input channel", ylabel="output channel")
+    ax.set_xticks(torch.arange(8) + 0.5, range(8))
+    ax.set_yticks(torch.arange(8) + 0.5, range(8))
 print("pairs that depend:", int(without.sum()), "without,", int(shuffled.sum()), "with a shuffle")
 
 # %% [markdown]
@@ -410,6 +416,7 @@ check(squeeze_excite)
 # how much does SE cost it?
 
 # %%
+torch.manual_seed(0)
 bigger = fl.create_model("d2go/faster_rcnn_fbnetv3a_C4", norm="BN").eval().backbone
 image = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
 with torch.no_grad():
@@ -471,8 +478,8 @@ figure.suptitle("64 channels, 14 × 14 cells, stride 1", fontsize=9)
 print("e6 over e1_g2:", round(costs["k5_e6"][1] / costs["k3_e1_g2"][1], 1), "times the MACs")
 
 # %% [markdown]
-# Expansion decides, the kernel hardly matters: at 64 channels, `k5` costs 12 % more than `k3`.
-# FBNet-C takes `k5` in thirteen of its 22 places.
+# Expansion decides, the kernel hardly matters: at 64 channels and without groups, `k5` costs 12 %
+# more than `k3`. FBNet-C has `k5` in fifteen of its 22 places.
 #
 # The hatched part is a matter of taste with consequences: at expansion 1 the first 1×1 convolution
 # leaves the width as it is. timm keeps it, mobile_cv leaves it out. Below you will find that
@@ -504,12 +511,16 @@ print(naive[0, 0].int().tolist())
 # ```
 #  small     x0          x1
 #  doubled   x0    x0    x1    x1
-#  even output row at the first x1:  a·x0 + b·x1 + c·x1  =  a·x0 + (b+c)·x1
-#  odd output row, at the first x0's copy:  a·x0 + b·x0 + c·x1  =  (a+b)·x0 + c·x1
+#  place     0     1     2     3
+#
+#  output at 1 (odd):   a·x0 + b·x0 + c·x1  =  (a + b)·x0 + c·x1
+#  output at 2 (even):  a·x0 + b·x1 + c·x1  =  a·x0 + (b + c)·x1
 # ```
 #
-# All four together are one *transposed* convolution of stride 2, whose kernel is the old one
-# spread with a 2 × 2 of ones. The package computes it so and never makes the doubled map.
+# All four together are one *transposed* convolution of stride 2: each small cell is spread over
+# 4 × 4 outputs. Its kernel is the old one convolved with a 2 × 2 of ones, and backwards, as a
+# transposed convolution runs its kernel that way. The package does it so and never makes the
+# doubled map.
 
 # %%
 upsample = blocks.UpsampledDepthwise(1, 1, 3, padding=1, bias=False)
@@ -612,8 +623,8 @@ second = trunk.trunk0[1]
 print("the second block of the detection trunk: only linear:", is_affine(second))
 
 # %% [markdown]
-# So the second block of the detection trunk cannot do anything that one 3×3 convolution could not,
-# at a lower price. Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`,
+# So the second block of the detection trunk is one 3×3 convolution, written with fewer weights.
+# Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`,
 # `pwl` and the predictor into one product. Whether bare is *better* for accuracy, this lesson has
 # not measured and does not claim.
 #
@@ -742,7 +753,7 @@ for wrong in ({"kernel": 4}, {"stride": 3}):
 # ## Recap
 #
 # A convolution's weights are used once in every output cell: that is its cost. Splitting it into
-# looking around (depthwise) and mixing (1×1) saves a factor near $k^2$, and leaves a block whose
+# looking around (depthwise) and mixing (1×1) saves a factor of up to $k^2$, and leaves a block whose
 # price is nearly all in its 1×1 convolutions: proportional to the expansion, and hardly dependent
 # on the kernel. Groups halve the 1×1s and need a shuffle; SE costs parameters and no MACs to speak
 # of; stride −2 is a transposed convolution. The next lesson strings blocks into trunks.
