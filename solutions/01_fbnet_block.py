@@ -109,7 +109,8 @@ check(conv_cost)
 
 # %% [markdown]
 # **Plug it in.** Take a real trunk, that of `mask_rcnn_fbnetv3a_dsmask_C4`. A hook on each of its
-# convolutions hands your function what it needs, and the sum has to be what torch counts while the trunk runs.
+# convolutions hands your function what it needs, and the sum has to be what torch counts while
+# the trunk runs.
 
 
 # %%
@@ -753,10 +754,10 @@ for wrong in ({"kernel": 4}, {"stride": 3}):
 # ## Recap
 #
 # A convolution's weights are used once in every output cell: that is its cost. Splitting it into
-# looking around (depthwise) and mixing (1×1) saves a factor of up to $k^2$, and leaves a block whose
-# price is nearly all in its 1×1 convolutions: proportional to the expansion, and hardly dependent
-# on the kernel. Groups halve the 1×1s and need a shuffle; SE costs parameters and no MACs to speak
-# of; stride −2 is a transposed convolution. The next lesson strings blocks into trunks.
+# looking around (depthwise) and mixing (1×1) saves a factor of up to $k^2$, and leaves a block
+# whose price is nearly all in its 1×1 convolutions: proportional to the expansion, and hardly
+# dependent on the kernel. Groups halve the 1×1s and need a shuffle; SE costs parameters and no MACs
+# to speak of; stride −2 is a transposed convolution. The next lesson strings blocks into trunks.
 #
 # **Three questions**
 #
