@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from fbnet_lesson.course import drawing
+from fbnet_lesson.course import drawing, progress
 from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.check import brief, check, examine
 from fbnet_lesson.course.exercise import Exercise, Mistake, stub_source
@@ -67,6 +67,21 @@ def test_a_right_function_is_told_how_much_was_tried(capsys):
     body = "return values + values * (values >= at_least)"
     assert answer(body, capsys) == "✓ double_up: 2 properties, 101 cases\n"
     assert plt.get_fignums() == []
+
+
+def test_what_passes_is_remembered_and_what_fails_is_not(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FBNET_LESSON_PROGRESS", str(tmp_path / "progress.json"))
+    answer("return values * 3", capsys)
+    assert progress.passed() == {}
+    answer("return values + values * (values >= at_least)", capsys)
+    assert list(progress.passed()) == ["double_up"]
+
+
+def test_a_pass_that_cannot_be_remembered_is_a_pass(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FBNET_LESSON_PROGRESS", str(tmp_path / "file" / "progress.json"))
+    said = answer("return values + values * (values >= at_least)", capsys).splitlines()
+    assert said[0].startswith("✓") and said[1].startswith("progress: this pass could not")
 
 
 def test_an_unwritten_one_is_no_mistake(capsys):

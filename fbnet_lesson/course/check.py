@@ -20,7 +20,7 @@ import torch
 from hypothesis.errors import HypothesisException
 from torch import Tensor
 
-from fbnet_lesson.course import drawing
+from fbnet_lesson.course import drawing, progress
 from fbnet_lesson.course.exercise import SETTINGS, Case, Exercise, Mistake
 from fbnet_lesson.course.exercises import EXERCISES
 from fbnet_lesson.course.guard import Outcome, TooLong, call, cloned, difference, kind
@@ -77,6 +77,8 @@ def check(function: Callable) -> None:
         return
     report = examine(EXERCISES[function.__name__], function)
     print(report)
+    if report.state == "passed" and (message := progress.record(report.exercise.name)):
+        print(message)
     if report.state == "failed" and report.case is not None and report.got.error is None:
         draw(report)
 

@@ -155,7 +155,8 @@ def _parts(path: str) -> tuple[Any, Any, str]:
             module = importlib.import_module(".".join(names[:end]))
         except ModuleNotFoundError:
             continue
-        return module, functools.reduce(getattr, names[end:-1], module), names[-1]
+        with contextlib.suppress(AttributeError):
+            return module, functools.reduce(getattr, names[end:-1], module), names[-1]
     raise ValueError(f"nothing can be plugged in at {path!r}")
 
 
