@@ -350,7 +350,7 @@ areas = {
     "x2 times y2": lambda boxes: boxes[..., 2] * boxes[..., 3],
 }
 for name, function in areas.items():
-    with torch.no_grad(), plug(box_area=function):
+    with plug(box_area=function), torch.no_grad():
         kept = model.rpn.suppress(candidates).boxes
         (seen,) = model([image])
     new = int((kept[:, None] != proposals.boxes).any(-1).all(1).sum())  # (50, 50, 4) -> (50,)

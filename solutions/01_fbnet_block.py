@@ -203,6 +203,7 @@ for name, (parameters, macs) in parts.items():
 total = [sum(column) for column in zip(*parts.values(), strict=True)]
 print(f"all {total[0]:7,} parameters {total[1]:11,} MACs")
 
+# %%
 block = InvertedResidual(64, 64, kernel=5, expansion=6)
 print("norms:", 2 * mid + 2 * 64, "parameters, a factor and an offset a channel")
 print("agrees:", count_parameters(block) == total[0] + 2 * mid + 2 * 64, end=", ")
@@ -359,6 +360,7 @@ def reach(block: nn.Module, channels: int) -> Tensor:
     return jacobian.reshape(channels, channels) != 0  # (1, C, 1, 1, 1, C, 1, 1) -> (C, C)
 
 
+# %%
 torch.manual_seed(0)
 grouped = InvertedResidual(8, 8, expansion=6, groups=2).eval()
 with plug(channel_shuffle=lambda x, groups: x):
@@ -425,6 +427,8 @@ with torch.no_grad():
     with plug(squeeze_excite=squeeze_excite):
         after = bigger(image)["trunk3"]
 print("same map:", torch.allclose(before, after, rtol=1e-3, atol=1e-5))
+
+# %%
 gated = [m for m in bigger.modules() if isinstance(m, blocks.SqueezeExcite)]
 parameters = sum(map(count_parameters, gated))
 macs = sum(m.reduce.weight.numel() + m.expand.weight.numel() for m in gated)
@@ -455,6 +459,7 @@ def candidate(name: str, channels: int, keep_pw: bool) -> nn.Module:
     )  # fmt: skip
 
 
+# %%
 costs = {}
 for name in NINE:
     made = [candidate(name, 64, keep_pw) for keep_pw in (True, False)]
@@ -614,6 +619,7 @@ def is_affine(block: nn.Module) -> bool:
         return torch.allclose(f(a + b), f(a) + f(b) - f(0 * a), atol=1e-4)
 
 
+# %%
 torch.manual_seed(0)
 for expansion in (1, 3):
     for bare in (False, True):
@@ -660,6 +666,10 @@ for c in widths.tolist():
     x = torch.zeros(1, c, 14, 14)
     k3, k5 = (count_macs(InvertedResidual(c, c, k, expansion=3), x) for k in (3, 5))
     block_ratio.append(2 * k3 / k5)
+ratios = dict(zip(widths.tolist(), block_ratio, strict=True))
+print("two 3×3 over one 5×5, in blocks:", {c: round(ratios[c], 2) for c in (8, 64, 256)})
+
+# %%
 _, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 ax.plot(widths, ordinary, "k--o", label="ordinary convolutions")
 ax.plot(widths, block_ratio, "k-s", label="inverted residuals, expansion 3")
@@ -667,8 +677,6 @@ ax.axhline(1, color="0.6", linewidth=1)
 ax.set(xlabel="channels", ylabel="MACs of two 3×3 / one 5×5", xscale="log", ylim=(0, 2.1))
 ax.set_xticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"])
 ax.legend(fontsize=8)
-ratios = dict(zip(widths.tolist(), block_ratio, strict=True))
-print("two 3×3 over one 5×5, in blocks:", {c: round(ratios[c], 2) for c in (8, 64, 256)})
 
 # %% [markdown]
 # The argument turns round. In an ordinary convolution the kernel multiplies everything; in a block
