@@ -7,7 +7,15 @@ import jupytext
 import nbformat
 import pytest
 
-from fbnet_lesson.course.build import ROOT, lesson_slugs, notebook_paths, output_text
+from fbnet_lesson.course.build import (
+    ROOT,
+    execute,
+    lesson_slugs,
+    notebook_paths,
+    output_text,
+    outputs,
+    prepare,
+)
 from fbnet_lesson.course.exercises import LESSONS
 
 SLUGS = lesson_slugs()
@@ -65,7 +73,7 @@ def test_each_exercise_is_introduced_checked_and_in_the_lesson_s_list(slug):
     assert [path for path in paths if path] == [exercise.path for exercise in EXERCISES_OF[slug]]
     for exercise in EXERCISES_OF[slug]:
         index = paths.index(exercise.path)
-        assert found[index - 1].cell_type == "markdown"
+        assert "markdown" in {cell.cell_type for cell in found[index - 2 : index]}
         following = [c.source for c in found[index + 1 : index + 3] if c.cell_type == "code"]
         assert any(f"check({exercise.name})" in source for source in following)
 
@@ -78,7 +86,7 @@ def test_there_are_three_or_four_exercises_with_hints_and_a_stretch(slug):
     assert 3 <= len(EXERCISES_OF[slug]) <= 5
     text = prose(slug)
     hints = re.findall(r"<summary>(?:A )?[Hh]ints?", text)
-    assert len(hints) >= len(EXERCISES_OF[slug])
+    assert len(hints) >= min(len(EXERCISES_OF[slug]), 4)  # a fifth is the stretch
     assert re.search("stretch", text, re.IGNORECASE)
     assert re.search(r"^#+ .*(documentation|page)", text, re.MULTILINE | re.IGNORECASE)
 
@@ -131,3 +139,26 @@ def test_the_learner_s_notebook_has_everything_unwritten_and_the_solved_one_noth
     if not slug.startswith("00"):  # which shows what a mistake looks like
         assert "✗" not in solved
     assert "✓" not in blank and "raises" not in "".join(re.findall(r"inside, this.*", blank))
+
+
+# ------------------------------------------------------------------- solved wrongly, all at once
+
+WRONG = """\
+from fbnet_lesson.course.exercises import EXERCISES as _all
+
+{name} = _all["{name}"].mistakes[{index}].function(_all["{name}"].solution)
+{name}.__name__ = "{name}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1, 2], ids=["first mistakes", "second", "third"])
+@of_every_lesson
+def test_a_lesson_runs_to_its_end_with_every_exercise_solved_wrongly(slug, index, tmp_path):
+    notebook = prepare(slug, solved=False)
+    for cell in notebook.cells:
+        if path := cell.metadata.get("exercise"):
+            cell.source = WRONG.format(name=path.rpartition(".")[2], index=index)
+    said = "\n".join(output_text(o) for o in outputs(execute(notebook, tmp_path / f"{slug}.ipynb")))
+    for exercise in EXERCISES_OF[slug]:
+        assert f"✗ {exercise.name}: {exercise.mistakes[index].name}\n" in said
