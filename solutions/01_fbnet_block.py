@@ -171,8 +171,8 @@ for k in (3, 5):
     _, full = lesson01.conv_cost(64, 64, k, (14, 14))
     _, around = lesson01.conv_cost(64, 64, k, (14, 14), groups=64)
     _, mix = lesson01.conv_cost(64, 64, 1, (14, 14))
-    print(f"k = {k}: {full:,} MACs; depthwise {around:,} + pointwise {mix:,}", end="")
-    print(f", {full / (around + mix):.1f} times fewer")
+    fewer = full / (around + mix)
+    print(f"k = {k}: {full:,}; apart {around:,} + {mix:,} MACs, {fewer:.1f} times fewer")
 
 # %% [markdown]
 # ## The inverted residual
@@ -206,8 +206,8 @@ print(f"all {total[0]:7,} parameters {total[1]:11,} MACs")
 # %%
 block = InvertedResidual(64, 64, kernel=5, expansion=6)
 print("norms:", 2 * mid + 2 * 64, "parameters, a factor and an offset a channel")
-print("agrees:", count_parameters(block) == total[0] + 2 * mid + 2 * 64, end=", ")
-print(count_macs(block, torch.zeros(1, 64, *size)) == total[1])
+print("parameters agree:", count_parameters(block) == total[0] + 2 * mid + 2 * 64)
+print("MACs agree:", count_macs(block, torch.zeros(1, 64, *size)) == total[1])
 
 # %% [markdown]
 # The 5×5 filters, the only part that looks around, have one MAC in six. At stride 1 their share is
@@ -600,8 +600,9 @@ for bare in (False, True):
     block = InvertedResidual(72, 72, kernel=3, expansion=3, bare_depthwise=bare)
     kinds = [type(m).__name__ for m in block.modules() if not list(m.children())]
     print("bare:" if bare else "full:", " ".join(kinds))
-    print(f"  {count_parameters(block):,} parameters, {count_macs(block, x):,} MACs,", end=" ")
-    print(f"training keeps {kept_for_backward(block, x) / 1e6:.2f} MB")
+    kept = kept_for_backward(block, x) / 1e6
+    macs = count_macs(block, x)
+    print(f"  {count_parameters(block):,} parameters, {macs:,} MACs, training keeps {kept:.2f} MB")
 
 # %% [markdown]
 # The MACs are the same, the parameters nearly so. Training keeps a fifth less, as one map of the
@@ -655,8 +656,8 @@ def footprint(*layers: nn.Module) -> Tensor:
 torch.manual_seed(0)
 one = footprint(InvertedResidual(8, 8, 5, expansion=3))
 two = footprint(*(InvertedResidual(8, 8, 3, expansion=3) for _ in range(2)))
-print("cells seen: one k5", int(one.sum()), "· two k3", int(two.sum()), "· the same:", end=" ")
-print(torch.equal(one, two))
+print("cells seen: one k5", int(one.sum()), "· two k3", int(two.sum()))
+print("the same cells:", torch.equal(one, two))
 
 # %%
 widths = torch.tensor([8, 16, 24, 32, 48, 64, 96, 128, 192, 256])
@@ -676,7 +677,7 @@ ax.plot(widths, block_ratio, "k-s", label="inverted residuals, expansion 3")
 ax.axhline(1, color="0.6", linewidth=1)
 ax.set(xlabel="channels", ylabel="MACs of two 3×3 / one 5×5", xscale="log", ylim=(0, 2.1))
 ax.set_xticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"])
-ax.legend(fontsize=8)
+_ = ax.legend(fontsize=8)
 
 # %% [markdown]
 # The argument turns round. In an ordinary convolution the kernel multiplies everything; in a block
@@ -750,8 +751,8 @@ print("all of the gap:", gap == macs["timm/fbnetc_100"] - macs["mobile_cv/fbnet_
 odd = torch.zeros(1, 8, 7, 5)
 print("odd map, stride 2:", list(InvertedResidual(8, 8, stride=2).eval()(odd).shape[2:]))
 print("residual where the width changes:", InvertedResidual(8, 16).residual)
-print("expansion 1.1 of 40 channels:", blocks.middle_width(40, 1.1), "so there is a pw:", end=" ")
-print(InvertedResidual(40, 40, expansion=1.1).pw is not None)
+print("expansion 1.1 of 40 channels:", blocks.middle_width(40, 1.1))
+print("expansion 1.01 has no pw:", InvertedResidual(40, 40, expansion=1.01).pw is None)
 for wrong in ({"kernel": 4}, {"stride": 3}):
     try:
         InvertedResidual(8, 8, **wrong)
