@@ -49,6 +49,11 @@ def draw_areas(case: Case, expected: Tensor, got: Tensor) -> None:
         ax.legend(fontsize=7)
 
 
+def areas_by_transposing(boxes):
+    x1, y1, x2, y2 = boxes.permute(*reversed(range(boxes.dim())))
+    return (x2 - x1) * (y2 - y1)
+
+
 EXERCISES = (
     Exercise(
         solution=box_area,
@@ -113,6 +118,12 @@ EXERCISES = (
                     "boxes[..., 2] - boxes[..., 0]": "boxes[:, 2] - boxes[:, 0]",
                     "boxes[..., 3] - boxes[..., 1]": "boxes[:, 3] - boxes[:, 1]",
                 },
+            ),
+            Mistake(
+                "turns the leading dimensions round, as boxes.T does",
+                ".T reverses all axes; boxes.unbind(-1) takes the last one apart and leaves the "
+                "others in their order.",
+                wrong=areas_by_transposing,
             ),
             Mistake(
                 "keeps the last dimension, with size 1",

@@ -141,6 +141,24 @@ CONV_COST = Exercise(
             },
         ),
         Mistake(
+            "does not round the output's size down in (height - 1) / stride + 1",
+            "From four rows at stride 2 there are two, not 2.5: ceil(4 / 2).",
+            edits={
+                "math.ceil(size[0] / stride)": "((size[0] - 1) / stride + 1)",
+                "math.ceil(size[1] / stride)": "((size[1] - 1) / stride + 1)",
+            },
+        ),
+        Mistake(
+            "divides with / and so returns floats",
+            "Counts are whole numbers: groups always divide the channels, so // loses nothing.",
+            edits={"in_channels // groups": "in_channels / groups"},
+        ),
+        Mistake(
+            "has one bias for the whole layer",
+            "Every output channel has its own.",
+            edits={" + bias * out_channels": " + bias"},
+        ),
+        Mistake(
             "forgets the bias",
             "With bias=True every output channel has one more parameter.",
             edits={" + bias * out_channels": ""},
@@ -475,6 +493,17 @@ SQUEEZE_EXCITE = Exercise(
             "has no sigmoid, so that a gate may be any number",
             "A gate lies between 0 and 1.",
             edits={").sigmoid()": ")"},
+        ),
+        Mistake(
+            "ends with a ReLU where the sigmoid should be",
+            "A ReLU closes a gate for good or opens it without limit; a gate lies between 0 and 1.",
+            edits={").sigmoid()": ").relu()"},
+        ),
+        Mistake(
+            "multiplies with the weights as they are, [S, C]",
+            "Means [N, C] times [C, S] make [N, S]: weights are kept as [out, in], so transpose "
+            "them.",
+            edits={"reduce_weight.t()": "reduce_weight", "expand_weight.t()": "expand_weight"},
         ),
         Mistake(
             "lets the channels compete in a softmax",
