@@ -402,7 +402,11 @@ def plug_squeeze_excite(function: Callable) -> dict[str, Callable]:
             for conv in (self.reduce, self.expand)
             for part in (conv.weight, conv.bias)
         ]
-        return function(x, *weights)
+        scaled = function(x, *weights)
+        if not isinstance(scaled, Tensor) or scaled.shape != x.shape:
+            found = list(scaled.shape) if isinstance(scaled, Tensor) else type(scaled).__name__
+            raise ValueError(f"{found}, expected is a map {list(x.shape)}")
+        return scaled
 
     return {"blocks.SqueezeExcite.forward": forward}
 
