@@ -345,9 +345,9 @@ check(a_wrong_answer())
 
 # %%
 areas = {
-    "yours": box_area,
     "one pixel more": a_wrong_answer(),
     "x2 times y2": lambda boxes: boxes[..., 2] * boxes[..., 3],
+    "yours": box_area,
 }
 for name, function in areas.items():
     with plug(box_area=function), torch.no_grad():
