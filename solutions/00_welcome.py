@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | 30 | Python; you have seen a convolutional network | 40 s, 1.5 GB, no network |
+# | 30 | Python; you have seen a convolutional network | 20 s, 1000 MB, no network |
 
 # %% [markdown]
 # ## Predict first

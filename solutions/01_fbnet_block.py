@@ -14,7 +14,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | 60 | lesson 00 | 25 s, 900 MB, no network |
+# | 60 | lesson 00 | 20 s, 1100 MB, no network |
 
 # %% [markdown]
 # ## Predict first
@@ -188,8 +188,9 @@ for k in (3, 5):
 #  └──────────── identity, where stride is 1 and widths agree ───┘
 # ```
 #
-# The last convolution has no activation (the *l* in `pwl` is for *linear*): a ReLU on the narrow
-# map would throw away half of what little there is. Here is such a block, counted by hand.
+# The last convolution has no activation (the *l* in `pwl` is for *linear*). MobileNetV2's argument:
+# what a ReLU sets to zero on a narrow map, no other channel holds. Here is such a block, counted by
+# hand.
 
 # %%
 mid, size = 6 * 64, (14, 14)
@@ -572,11 +573,11 @@ print("not written yet" if phases is None else f"same: {torch.equal(phases, naiv
 # ## The norm that the detection models leave out
 #
 # FBNet's classifiers have norm and activation behind each of the first two convolutions. In d2go's
-# detection models the depthwise convolution is *bare*: neither follows it. Nothing published with
-# them says why. (Xception is a hint: there an activation between depthwise and pointwise made
-# training slower and the result worse, as reported in arXiv 1610.02357, sec. 4.7, for another
-# network and for classification.) So here is only what can be measured, for one block of the trunk.
-# *What training keeps* is what the forward pass stores for the backward pass, per image.
+# detection models the depthwise convolution is *bare*: neither follows it. We know of no place that
+# says why. (Xception is a hint: without an activation between depthwise and pointwise it learned
+# faster and ended better, as reported in arXiv 1610.02357, sec. 4.7; another network, and for
+# classification.) So here is only what can be measured, on a block of the trunk's third stage.
+# *Training keeps* counts what the forward pass stores for the backward pass of one image.
 
 
 # %%
@@ -631,10 +632,10 @@ second = trunk.trunk0[1]
 print("the second block of the detection trunk: only linear:", is_affine(second))
 
 # %% [markdown]
-# So the second block of the detection trunk is one 3×3 convolution, written with fewer weights.
-# Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`,
-# `pwl` and the predictor into one product. Whether bare is *better* for accuracy, this lesson has
-# not measured and does not claim.
+# So in evaluation the second block of the detection trunk is one 3×3 convolution, written with fewer
+# weights. Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`, `pwl` and
+# the predictor into one product. Whether bare is *better* for accuracy, this lesson has not
+# measured and does not claim.
 #
 # ## Experiment: one 5×5 or two 3×3?
 #
@@ -682,12 +683,13 @@ _ = ax.legend(fontsize=8)
 # %% [markdown]
 # The argument turns round. In an ordinary convolution the kernel multiplies everything; in a block
 # it is a term of a sum, $3C\,(2C + k^2)$, and a second block pays its 1×1 convolutions again. Even
-# at 8 channels two blocks cost more, at 256 nearly twice as much. This is why the searched networks
-# are full of 5×5 kernels, and have hardly an ordinary convolution left.
+# at 8 channels two blocks cost more, at 256 nearly twice as much. (They also have two activations
+# and twice the weights: this experiment is about the price of looking around, not about accuracy.)
+# The fifteen 5×5 kernels of FBNet-C fit the price.
 #
 # MACs are not seconds, though: a 1×1 convolution reads a number and uses it $C$ times, a depthwise
-# one $k^2$ times, so it waits for memory more. The button measures on *your* machine; what it shows
-# is not stored.
+# one $k^2$ times. In `docs/performance.md` the first reach 120 to 160 billion MACs a second, the
+# second 15 to 45. The button measures on *your* machine; what it shows is not stored.
 
 # %%
 button, answer = ipywidgets.Button(description="measure"), ipywidgets.Label()
@@ -725,8 +727,8 @@ ratio = 508_940_064 / macs["timm/fbnetc_100"]
 print(f"the card's figure: {ratio:.2f} times the MACs, {ratio / 2:.2f} times the FLOPs")
 
 # %% [markdown]
-# Neither 1 nor 2: the card's number is no count of this network at 224 pixels, in either unit. Its
-# file size fits. Lesson: a cost that you cannot count yourself is a rumour.
+# Neither is 1: the card's number is no count of this network at 224 pixels, in either unit. The file
+# size on the same card fits. Count before you quote.
 #
 # **"The same" network, 6,823,936 MACs apart.** The two lines above are both FBNet-C. The difference
 # is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
