@@ -576,7 +576,7 @@ print("not written yet" if phases is None else f"same: {torch.equal(phases, naiv
 # detection models the depthwise convolution is *bare*: neither follows it. We know of no place that
 # says why. (Xception is a hint: without an activation between depthwise and pointwise it learned
 # faster and ended better, as reported in arXiv 1610.02357, sec. 4.7; another network, and for
-# classification.) So here is only what can be measured, on a block of the trunk's third stage.
+# classification.) So here is only what can be measured, on a block of the trunk's last stage.
 # *Training keeps* counts what the forward pass stores for the backward pass of one image.
 
 
@@ -632,9 +632,9 @@ second = trunk.trunk0[1]
 print("the second block of the detection trunk: only linear:", is_affine(second))
 
 # %% [markdown]
-# So in evaluation the second block of the detection trunk is one 3×3 convolution, written with fewer
-# weights. Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`, `pwl` and
-# the predictor into one product. Whether bare is *better* for accuracy, this lesson has not
+# So in evaluation the second block of the detection trunk is one 3×3 convolution, written with
+# fewer weights. Linearity can be used: `fl.fuse` (lesson 17) joins the mask head's last `dw`, `pwl`
+# and the predictor into one product. Whether bare is *better* for accuracy, this lesson has not
 # measured and does not claim.
 #
 # ## Experiment: one 5×5 or two 3×3?
@@ -727,8 +727,8 @@ ratio = 508_940_064 / macs["timm/fbnetc_100"]
 print(f"the card's figure: {ratio:.2f} times the MACs, {ratio / 2:.2f} times the FLOPs")
 
 # %% [markdown]
-# Neither is 1: the card's number is no count of this network at 224 pixels, in either unit. The file
-# size on the same card fits. Count before you quote.
+# Neither is 1: the card's number is no count of this network at 224 pixels, in either unit. The
+# file size on the same card fits. Count before you quote.
 #
 # **"The same" network, 6,823,936 MACs apart.** The two lines above are both FBNet-C. The difference
 # is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
