@@ -679,10 +679,10 @@ for ax, (norm, size) in zip(drawing.panels(4, height=2.1), shown, strict=True):
     print(f"{norm:8s} {size:2d} in the batch: means {apart:.1f} apart")
 
 # %% [markdown]
-# Batch norm puts both means at 0 when each picture is a batch of its own. In a batch of 16 they stay
-# apart, as with the statistics of all training pictures, which FrozenBN has. Group norm looks at
-# one picture only, whatever the batch, and yet keeps some of the difference: its mean is over
-# *several channels*, and how the channels of a group relate to each other survives.
+# Batch norm puts both means at 0 when each picture is a batch of its own. In a batch of 16 they
+# stay apart, as with the statistics of all training pictures, which FrozenBN has. Group norm
+# looks at one picture only, whatever the batch, and yet keeps some of the difference: its mean is
+# over *several channels*, and how the channels of a group relate to each other survives.
 
 # %% [markdown]
 # ## Which to choose, measured
