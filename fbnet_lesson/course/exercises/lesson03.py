@@ -42,6 +42,17 @@ def with_raw_moments(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5)
     return (x - mean) / (var + eps).sqrt() * weight[:, None, None] + bias[:, None, None]
 
 
+def along_the_width(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    return (x - mean) / (var + eps).sqrt() * weight + bias
+
+
+def mixed_by_reshape(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    rows = x.reshape(x.shape[1], -1)
+    mean, var = (v[:, None, None] for v in (rows.mean(1), rows.var(1, correction=0)))
+    return (x - mean) / (var + eps).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+
 def batch_norm_inside(function):
     """The learner's batch norm in every ``nn.BatchNorm2d`` that trains."""
 
@@ -300,6 +311,9 @@ EXERCISES = (
                 norm_case(maps([[0.0, 0.0]], [[4.0, 4.0]]).reshape(1, 1, 2, 2)),
             ],
             "each channel by itself": [norm_case(maps([[0.0, 2.0], [8.0, 16.0]]))],
+            "each channel of all images": [
+                norm_case(maps([[0.0, 2.0], [4.0, 4.0]], [[6.0, 8.0], [12.0, 4.0]]))
+            ],
             "weight and bias, one a channel": [
                 norm_case(maps([[0.0, 2.0], [0.0, 2.0]]), weight=[1.0, -2.0], bias=[3.0, 0.5])
             ],
@@ -321,6 +335,12 @@ EXERCISES = (
                 "adds eps outside the root",
                 "eps is added to the variance, before the root is taken.",
                 edits={ROOT: "(var.sqrt() + eps)"},
+            ),
+            Mistake(
+                "divides by x.std() + eps",
+                "Two things at once: x.std() divides by n − 1 unless told correction=0, and "
+                "eps belongs under the root, with the variance.",
+                edits={ROOT: "(x.std((0, 2, 3), correction=1, keepdim=True) + eps)"},
             ),
             Mistake(
                 "subtracts eps from the root",
@@ -363,6 +383,18 @@ EXERCISES = (
                 "E[x²] − E[x]² subtracts two large numbers that are nearly the same. Subtract the "
                 "mean first, then square.",
                 wrong=with_raw_moments,
+            ),
+            Mistake(
+                "lays the channels along the width",
+                "A vector of C values meets the last dimension, W. With keepdim=True, or "
+                "[:, None, None], it has shape (C, 1, 1) and meets the channels.",
+                wrong=along_the_width,
+            ),
+            Mistake(
+                "mixes channels by reshaping",
+                "x.reshape(C, -1) cuts the memory into C pieces, and in it all channels of an "
+                "image come before the next image. Take the mean over the dimensions 0, 2, 3.",
+                wrong=mixed_by_reshape,
             ),
             Mistake(
                 "divides by the variance",
@@ -532,6 +564,12 @@ EXERCISES = (
                 },
             ),
             Mistake(
+                "divides by x.std() + eps",
+                "Two things at once: std() divides by n − 1 unless correction=0 is asked for, and "
+                "eps belongs under the root, with the variance.",
+                edits={ROOT: "(grouped.std((2, 3, 4), keepdim=True) + eps)"},
+            ),
+            Mistake(
                 "adds eps outside the root",
                 "eps is added to the variance, before the root is taken.",
                 edits={ROOT: "(var.sqrt() + eps)"},
@@ -605,6 +643,20 @@ EXERCISES = (
                     "(share * (variances + (means - mean) ** 2)).sum(0)": "(variances "
                     "+ (means - mean) ** 2).mean(0)"
                 },
+            ),
+            Mistake(
+                "leaves the weights out of the variance of the means",
+                "A worker's squared distance from the pooled mean counts by its share, too.",
+                edits={
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share * variances)"
+                    ".sum(0) + means.var(0, correction=0)"
+                },
+            ),
+            Mistake(
+                "lays the shares along the channels",
+                "A vector of one share a worker meets the last dimension, C. With [:, None] it has "
+                "shape (workers, 1) and meets the workers.",
+                edits={")[:, None]": ")"},
             ),
             Mistake(
                 "takes the means' distance from zero",
