@@ -128,14 +128,15 @@ _ = ax.legend(fontsize=8)
 # %% [markdown]
 # With ε added, a channel that hardly varies is amplified by at most $1/\sqrt\varepsilon$. With ε
 # subtracted, the factor has a pole at std = ε, and below it turns *negative*: the channel comes
-# out upside down. The middle form is harmless, but gives other numbers than every library.
+# out upside down. The middle form keeps the sign, but amplifies a dead channel up to 1 / ε times:
+# with an ε of 1e-5 by 100 000 instead of 316.
 #
 # ## Exercise 1: batch norm
 #
 # Write it from the formula, in training mode: statistics of the batch at hand. The variance is the
 # biased one (divide by the number of values): afterwards the variance of the batch is to be one.
 # The inputs may be far from zero, as those of a first layer on raw pixels are; think of what that
-# means for $\mathrm{E}[x^2] - \mathrm{E}[x]^2$ in floats of 24 bits.
+# means for $\mathrm{E}[x^2] - \mathrm{E}[x]^2$ in float32, which keeps 24 bits.
 #
 # <details><summary>Hint</summary>
 #
@@ -250,8 +251,8 @@ with plug(running_update=running_update), torch.no_grad():
 
 # %% [markdown]
 # Had you kept the biased variance, you would not see it here: a channel of four pictures has
-# thousands of values, and n / (n − 1) is nearly one. It shows on small maps in small batches, and
-# two runs of the same recipe then differ for no visible reason.
+# thousands of values, and n / (n − 1) is nearly one. It shows on small maps in small batches: with
+# two values the variance would be half of what it should be.
 #
 # ## Why small batches break batch norm
 #
@@ -360,8 +361,8 @@ for ax in (left, right):
 # that picture's. From 8 or 16 on, it hardly matters whose batch it is.
 #
 # Question 3: of the 0.86 about 0.75 is left on a batch of one, and 0.65 with the statistics of one
-# other picture. Real detectors see pictures fifty times as large, and often one or two of them fit
-# into a worker's memory. Hence all of the following.
+# other picture. Large detectors see pictures of fifty times as many pixels, and often only one or
+# two fit into a worker's memory. Hence all of the following.
 
 # %% [markdown]
 # ## Group Normalization
@@ -600,9 +601,9 @@ print("of all values:", torch.cat([four.flatten(), large.flatten()]).mean().item
 # %% [markdown]
 # ## FrozenBN
 #
-# Fine-tune with one image a batch, and even the running statistics are of no use: they follow the
-# last few pictures. *FrozenBN* makes everything constant, in training too. What is left of the
-# formula is one slope and one shift per channel:
+# Fine-tune with one image a batch, and with momentum 0.1 the running statistics follow the last ten
+# pictures or so; what hundreds of pictures had taught is gone. *FrozenBN* makes everything
+# constant, in training too. What is left of the formula is one slope and one shift per channel:
 #
 # $$y = s\,x + b, \qquad s = \frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}}, \qquad
 # b = \beta - s\,\mu$$
@@ -806,6 +807,5 @@ pair.close()
 # not trained on.
 # </details>
 #
-# **Sources.** Batch normalization (arXiv 1502.03167); Group Normalization (arXiv 1803.08494); Mask
-# R-CNN (arXiv 1703.06870), trained with frozen batch norms; `fbnet_lesson/norms.py`, whose head
-# has the table of who counts.
+# **Sources.** Batch normalization (arXiv 1502.03167); Group Normalization (arXiv 1803.08494); the
+# head of `fbnet_lesson/norms.py`, which has the table of who counts.

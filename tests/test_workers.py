@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -122,12 +123,29 @@ def test_a_function_of_a_cell_may_be_an_argument(pair, tmp_path):
     assert pair.run(job, [(mine, 1), (mine, 2)]) == [2, 3]
 
 
-def test_what_cannot_be_sent_is_refused_before_anything_runs(pair, tmp_path):
-    closure = "def outer(n):\n    def inner():\n        return n\n    return inner\n"
-    with pytest.raises(TypeError, match="defined at the left margin"):
-        pair.run(notebook_function(tmp_path, closure, "outer")(1))
-    with pytest.raises(TypeError, match="defined at the left margin"):
-        pair.run(notebook_function(tmp_path, "job = lambda: 1", "job"))
+def test_functions_of_a_cell_may_be_nested_nameless_or_call_themselves(pair, tmp_path):
+    source = """
+        def outer(n):
+            def inner(*, more=1):
+                return n + more
+            return inner
+
+        def factorial(n):
+            return n * factorial(n - 1) if n else 1
+
+        nameless = lambda n=5: n
+    """
+    outer, factorial, nameless = (
+        notebook_function(tmp_path, source, name) for name in ("outer", "factorial", "nameless")
+    )
+    assert pair.run(outer(1)) == [2, 2]
+    assert pair.run(factorial, [(3,), (4,)]) == [6, 24]
+    assert pair.run(nameless) == [5, 5]
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_runs(pair):
+    with pytest.raises(TypeError, match="pickle"):
+        pair.run(rank_and, [(1,), (threading.Lock(),)])
     assert pair.run(rank_and, [(1,), (2,)]) == [(0, 1), (1, 2)]
 
 
@@ -183,13 +201,12 @@ def test_what_all_print_is_shown_once_and_what_differs_by_worker(pair, capfd):
     assert shown.err == ""
 
 
-def test_closed_workers_are_gone_and_the_next_run_starts_new_ones():
-    with Workers(1) as workers:
-        (process,) = workers._processes
-        folder = workers._logs[0].parent
-        workers.close()
-        assert process.poll() is not None and not folder.exists()
-        assert workers.run(rank_and, [(1,)]) == [(0, 1)]
+def test_closed_workers_are_gone_even_if_they_were_only_starting():
+    workers = Workers(2)
+    processes, folder = workers._processes, workers._logs[0].parent
+    workers.close()
+    assert all(process.poll() is not None for process in processes)
+    assert not folder.exists()
 
 
 def test_workers_end_with_the_notebook_busy_or_not(tmp_path):

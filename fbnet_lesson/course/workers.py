@@ -8,11 +8,12 @@ loopback only, and stay until ``close`` or the end of the notebook: to start one
 mostly for importing torch; a run takes milliseconds.
 """
 
+import builtins
 import contextlib
 import dis
 import importlib
-import inspect
 import io
+import marshal
 import os
 import pickle
 import queue
@@ -66,10 +67,9 @@ class Workers:
     def run(self, function: Callable, arguments: Sequence[tuple] = ()) -> list[Any]:
         """``function(*arguments[rank])`` on each worker; the results in the order of the ranks.
 
-        Without ``arguments`` the function is called with none. It may be one of a notebook: its
-        source is sent, and with it the modules, functions and values of the notebook that it
-        names. Classes have to come from modules. What the workers print is printed here, once if
-        it is the same from all.
+        Without ``arguments`` the function is called with none. It may be one of a notebook: it is
+        sent with the modules, functions and values of the notebook that it names. Classes have to
+        come from modules. What the workers print is printed here, once if it is the same from all.
 
         Raises:
             WorkerError: if the function raises on any worker, with its message; if a worker ends,
@@ -244,16 +244,21 @@ def _show(printed: list[str]) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Sends functions of a notebook as source, as a worker has no notebook to import them from."""
+    """Sends functions of a notebook whole, as a worker has no notebook to import them from."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, types.ModuleType):
             return importlib.import_module, (value.__name__,)
         if isinstance(value, types.FunctionType) and not _importable(value):
-            source = _source(value)
-            names = _names(compile(source, "<notebook>", "exec")) - {value.__name__}
-            known = {name: value.__globals__[name] for name in names & set(value.__globals__)}
-            return _function, (value.__name__, source, known)
+            known = value.__globals__.keys() & _names(value.__code__) - {value.__name__}
+            return _function, (
+                marshal.dumps(value.__code__),
+                value.__name__,
+                {name: value.__globals__[name] for name in known},
+                value.__defaults__,
+                value.__kwdefaults__,
+                [cell.cell_contents for cell in value.__closure__ or ()],
+            )
         return NotImplemented
 
 
@@ -271,26 +276,17 @@ def _importable(function: Callable) -> bool:
     )
 
 
-def _source(function: Callable) -> str:
-    if function.__closure__ or function.__name__ == "<lambda>":
-        raise TypeError(
-            f"{function.__qualname__} cannot be sent to a worker: it has to be a function with a "
-            "name, defined at the left margin of a cell"
-        )
-    return textwrap.dedent(inspect.getsource(function))
-
-
 def _names(code: types.CodeType) -> set[str]:
-    """The global names that a piece of code reads, with the functions that it defines."""
-    found = {
-        step.argval
-        for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
+    """The global names that a piece of code reads, and the functions inside it."""
+    reads = ("LOAD_GLOBAL", "LOAD_NAME")  # the second in the body of a class
+    found = {step.argval for step in dis.get_instructions(code) if step.opname in reads}
     return found.union(*(_names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
-def _function(name: str, source: str, known: dict[str, Any]) -> Callable:
-    namespace = {"__name__": "__worker__", **known}
-    exec(compile(source, "<notebook>", "exec"), namespace)
-    return namespace[name]
+def _function(code: bytes, name: str, known: dict, defaults, kwdefaults, closure) -> Callable:
+    names = {"__builtins__": builtins, **known}
+    cells = tuple(map(types.CellType, closure))
+    function = types.FunctionType(marshal.loads(code), names, name, defaults, cells)
+    function.__kwdefaults__ = kwdefaults
+    names[name] = function  # it may call itself
+    return function
