@@ -88,6 +88,11 @@ def test_an_unwritten_one_is_no_mistake(capsys):
     assert answer("raise NotImplementedError", capsys).startswith("double_up: not written yet.")
 
 
+def test_a_call_of_another_function_that_is_unwritten_is_told_apart(capsys):
+    body = "def helper(): raise NotImplementedError\nreturn helper()"
+    assert answer(body, capsys).startswith("✗ double_up: raises NotImplementedError\n")
+
+
 def test_a_known_mistake_is_named_with_its_smallest_case_and_hint(capsys):
     assert answer("return torch.where(values > at_least, values * 2, values)", capsys) == (
         "✗ double_up: leaves the limit itself alone\n"

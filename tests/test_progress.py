@@ -165,6 +165,13 @@ def test_the_table_shows_what_has_passed(file):
     ]
 
 
+def test_a_line_is_as_wide_as_it_may_be_and_a_long_name_stands_alone():
+    assert progress.wrapped(["aa", "bb", "cc"], 6) == ["aa  bb", "cc"]
+    assert progress.wrapped(["aa", "bb"], 5) == ["aa", "bb"]
+    assert progress.wrapped(["a long name", "b"], 4) == ["a long name", "b"]
+    assert progress.wrapped([], 6) == []
+
+
 def test_the_table_says_when_nothing_is_remembered():
     assert progress.table({"06": ["nms"]}).splitlines()[-1] == (
         "Nothing is remembered: FBNET_LESSON_PROGRESS is off."

@@ -9,6 +9,7 @@ learner's function does, on all of them, is what the learner wrote.
 import difflib
 import inspect
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -113,7 +114,7 @@ def examine(exercise: Exercise, function: Callable, shrink: bool = True) -> Repo
     passed = 0
     for edge, case in cases:  # noqa: B007 (both are used where the loop was left)
         got = call(function, case, CALL_SECONDS)
-        if isinstance(got.error, NotImplementedError):
+        if is_unwritten(function, got):
             return Report(exercise, "unwritten")
         if time.monotonic() > end and not isinstance(got.error, TooLong):
             hint = f"{passed} cases took {CHECK_SECONDS:.0f} seconds. Is there a loop too many?"
@@ -145,6 +146,14 @@ def examine(exercise: Exercise, function: Callable, shrink: bool = True) -> Repo
         if not mistake:
             changes["mistake"] = "breaks its specification"
     return Report(**vars(found) | changes)
+
+
+def is_unwritten(function: Callable, got: Outcome) -> bool:
+    """Whether the function itself says so, and not another one that it calls."""
+    if not isinstance(got.error, NotImplementedError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(got.error.__traceback__)
+    return frame.f_code is function.__code__
 
 
 def wrong(exercise: Exercise, case: Case, got: Outcome) -> str | None:

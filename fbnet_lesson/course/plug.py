@@ -95,6 +95,14 @@ class _Watcher:
 
         @functools.wraps(own)
         def call(*args, **kwargs):
+            given = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)]
+            states = [generator.get_state() for generator in given]
+
+            def package_s_own():
+                for generator, state in zip(given, states, strict=True):
+                    generator.set_state(state)  # the learner's function may have drawn from it
+                return own(*args, **kwargs)
+
             try:
                 answer = replacement(*args, **kwargs)
                 if path not in self.answered and not _is_method(path):  # those keep a state
@@ -102,11 +110,11 @@ class _Watcher:
                 self.answered.add(path)
                 return answer
             except _Fallback:
-                return own(*args, **kwargs)
+                return package_s_own()
             except Exception as error:  # the adapter could not use what the learner's returned
                 with contextlib.suppress(_Fallback):
                     self.give_up(f"returns what the detector cannot use ({error})")
-                return own(*args, **kwargs)
+                return package_s_own()
 
         return call
 

@@ -54,9 +54,8 @@ def record(exercise: str) -> str | None:
                 kept = set_aside(path)
                 message = f"progress: {error}; it is now {kept.name}, and a new one is begun"
                 known = {}
-            if exercise not in known:
-                now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-                write(path, known | {exercise: now})
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            write(path, known | {exercise: now})
     except Exception as error:  # whatever a disk can do, the lesson goes on
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         place = f" in {path}" if path else ""
