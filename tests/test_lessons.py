@@ -141,6 +141,18 @@ def test_the_learner_s_notebook_has_everything_unwritten_and_the_solved_one_noth
     assert "✓" not in blank and "raises" not in "".join(re.findall(r"inside, this.*", blank))
 
 
+def test_the_readme_lists_the_lessons_with_their_minutes_and_exercises():
+    rows = []
+    for slug in SLUGS:
+        head = cells(slug)[0].source
+        title = re.match(r"# \d\d · (.*)", head)[1].partition(":")[0]
+        minutes = re.search(r"^\| (\d+) \|", head, re.MULTILINE)[1]
+        names = " ".join(f"`{exercise.name}`" for exercise in EXERCISES_OF[slug])
+        rows.append(f"| {slug[:2]} | [{title}](notebooks/{slug}.ipynb) | {minutes} | {names} |")
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(rows) in readme, "README.md should say\n" + "\n".join(rows)
+
+
 # ------------------------------------------------------------------- solved wrongly, all at once
 
 WRONG = """\
