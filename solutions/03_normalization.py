@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | 60 | lessons 00, 01 | 30 s, 1250 MB, no network |
+# | 60 | lessons 00, 01 | 30 s, 1400 MB, no network |
 
 # %% [markdown]
 # ## Predict first
@@ -151,38 +151,6 @@ from fbnet_lesson.course.exercises.lesson03 import batch_norm
 check(batch_norm)
 
 # %% [markdown]
-# **Plug it in.** The detector has a batch norm after most convolutions. Its losses on two scenes in
-# training mode must be the same with PyTorch's compiled norm and with yours. The backward pass goes
-# through your lines too: autograd differentiates the mean and the variance.
-
-# %%
-from fbnet_lesson.data.shapes import ShapesDataset
-from fbnet_lesson.data.transforms import eval_transform
-
-model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
-scenes = ShapesDataset(32, seed=0, transform=eval_transform())
-others = ShapesDataset(64, seed=5, transform=eval_transform())
-images, targets = (list(part) for part in zip(*(others[i] for i in range(64)), strict=True))
-layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-print(len(layers), "batch norms, with", sum(layer.num_features for layer in layers), "channels")
-
-
-# %%
-def losses_and_gradient(model: nn.Module, count: int = 2) -> Tensor:
-    model = deepcopy(model).train()
-    torch.manual_seed(0)  # the detector samples anchors and proposals
-    losses = model(images[:count], targets[:count])
-    sum(losses.values()).backward()
-    first = next(model.parameters()).grad  # the way back leads through all the norms
-    return torch.stack([*losses.values(), first.abs().sum()]).detach()
-
-
-own = losses_and_gradient(model)
-with plug(batch_norm=batch_norm):
-    yours = losses_and_gradient(model)
-    print("five losses and a gradient agree:", torch.allclose(own, yours, rtol=1e-2))
-
-# %% [markdown]
 # ## Training takes the batch's statistics, evaluation the running ones
 #
 # A detection must not depend on which pictures happen to be in the same batch. So while training,
@@ -221,6 +189,211 @@ from fbnet_lesson.course.exercises.lesson03 import running_update
 check(running_update)
 
 # %% [markdown]
+# ## Several processes
+#
+# A mean over few images is a poor one; below we measure how poor. With many workers each may have
+# few images, all together have enough. *SyncBN* pools the statistics: every worker sends its means
+# and variances to all others, and normalises by the pooled ones.
+#
+# `pair` is two processes of this machine, in one group of `torch.distributed`, just as on two
+# machines. `pair.run` sends them a function and for each its arguments, and returns what they
+# return. Let us answer the first question from the top. With a momentum of 1 the running
+# statistics are those of the batch.
+
+
+# %%
+def one_worker(norm: str, images: Tensor) -> tuple[float, float]:
+    layer = norms.make_norm(norm, 1).train()
+    layer.momentum = 1.0
+    layer(images)
+    return layer.running_mean.item(), layer.running_var.item()
+
+
+four = torch.tensor([1.0, 1.0, 3.0, 3.0]).reshape(4, 1, 1, 1)  # mean 2, variance 1
+two = torch.tensor([8.0, 8.0]).reshape(2, 1, 1, 1)  # mean 8, variance 0
+for norm in ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N"):
+    results = pair.run(one_worker, [(norm, four), (norm, two)])
+    print(f"{norm:14s}", *(f"mean {mean:.1f}, variance {var:.2f};" for mean, var in results))
+
+# %% [markdown]
+# - **BN**: each worker has its own, here 1 and 0, of which it keeps the unbiased 4/3 and 0. The
+#   second worker normalises every picture to nothing.
+# - **SyncBN**: as if the six images were in one place. Mean (4·2 + 2·8) / 6 = 4. The sum of
+#   squares is 52; it normalises by 52/6 = 8.67, and keeps the unbiased 52/5 = 10.4.
+# - **naiveSyncBN**: every *worker* counts the same. Mean (2 + 8) / 2 = 5: the two images of the
+#   second worker have twice the say of the others.
+# - **naiveSyncBN_N** (stats mode "N"): every *image* counts the same. Mean 4, as SyncBN. It keeps
+#   the biased 8.67: distributed updates of naiveSyncBN leave the correction out.
+#
+# How do you get the variance of all from two variances? Not by averaging: (4·1 + 2·0) / 6 = 0.67
+# is the variance *within* the workers. The workers' means differ too:
+#
+# $$\mu = \sum_k a_k \mu_k \qquad
+# \sigma^2 = \sum_k a_k \left(\sigma_k^2 + (\mu_k - \mu)^2\right), \quad \sum_k a_k = 1$$
+#
+# Here 0.67 + (4·(2 − 4)² + 2·(8 − 4)²) / 6 = 0.67 + 8 = 8.67.
+#
+# ## Exercise 3: pool the statistics
+#
+# The one function that tells the three apart; they only give it other `worker_weights`: the number
+# of values (SyncBN), a one each (naiveSyncBN), the number of images (naiveSyncBN_N).
+#
+# <details><summary>Hint</summary>
+#
+# Turn the weights into shares that add up to one, of shape `(workers, 1)`. When all weights are
+# zero, `.clamp(min=1)` keeps the division finite.
+# </details>
+
+# %% exercise="norms.pool_statistics"
+from fbnet_lesson.norms import pool_statistics
+
+# %%
+check(pool_statistics)
+
+# %% [markdown]
+# **Plug it in**, in both processes: your function travels along with `with_mine`, which names it.
+
+
+# %%
+def with_mine(norm: str, images: Tensor) -> tuple[float, float]:
+    with plug(pool_statistics=pool_statistics):
+        return one_worker(norm, images)
+
+
+pooled = one_worker("BN", torch.cat([four, two]))  # plain BN, all six in one process
+first, second = pair.run(with_mine, [("SyncBN", four), ("SyncBN", two)])
+print(f"BN on all six: mean {pooled[0]:.1f}, variance {pooled[1]:.2f}")
+print(f"worker 0:      mean {first[0]:.1f}, variance {first[1]:.2f}")
+print(f"worker 1:      mean {second[0]:.1f}, variance {second[1]:.2f}")
+
+# %% [markdown]
+# The statistics are a function of all workers' inputs, so the gradient has to travel as well: a
+# value on worker 0 moves the mean on worker 1, and with it that worker's loss.
+
+
+# %%
+def input_gradient(norm: str, images: Tensor) -> Tensor:
+    images = images.clone().requires_grad_()
+    out = norms.make_norm(norm, 1).train()(images)
+    (out**3).sum().backward()
+    return images.grad
+
+
+expected = input_gradient("BN", torch.cat([four, two]))  # in this process: one batch of six
+synchronised = torch.cat(pair.run(input_gradient, [("SyncBN", four), ("SyncBN", two)]))
+alone = torch.cat(pair.run(input_gradient, [("BN", four), ("BN", two)]))
+print(
+    "SyncBN has the gradient of the big batch:", torch.allclose(synchronised, expected, atol=1e-4)
+)
+print("BN has it:", torch.allclose(alone, expected, atol=1e-4))
+
+# %% [markdown]
+# And on the detector's trunk: a dark picture of noise on one worker, a bright one on the other,
+# against both in one batch.
+
+
+# %%
+def trunk_features(norm: str, images: list[Tensor]) -> Tensor:
+    model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", norm=norm).train()
+    with torch.no_grad():
+        return model.backbone(model.preprocess(images)[0])["trunk2"]
+
+
+torch.manual_seed(0)
+noise = torch.rand(3, 128, 128) / 2
+dark, bright = [noise], [noise + 0.5]
+together, _ = pair.run(trunk_features, [("BN", dark + bright)] * 2)
+for norm in ("BN", "SyncBN", "naiveSyncBN"):
+    parts = pair.run(trunk_features, [(norm, dark), (norm, bright)])
+    print(f"{norm:12s} as one batch of two:", torch.allclose(torch.cat(parts), together, atol=1e-2))
+
+# %% [markdown]
+# With equal batches of equal size naiveSyncBN is SyncBN. For each layer a worker sends 2C + 1
+# numbers forward, and 2C backward. That is little, and yet each message waits for the slowest
+# worker: it is the number of messages that costs.
+#
+# ## An empty worker
+#
+# Detection batches are not always equal: the last batch of an epoch, or a head that got no
+# proposals on one worker. Then all others still wait for that worker's statistics.
+
+# %%
+nothing = torch.zeros(0, 1, 1, 1)
+for norm in ("SyncBN", "naiveSyncBN_N", "naiveSyncBN"):
+    try:
+        results = pair.run(one_worker, [(norm, four), (norm, nothing)])
+        print(f"{norm:14s} means {[mean for mean, _ in results]}")
+    except WorkerError as error:
+        print(f"{norm:14s} refuses: {str(error).partition(';')[0]}")
+
+# %% [markdown]
+# With mode "" the empty worker would have the same say as the others, and nothing to say. All
+# workers see that from the gathered weights, so all of them raise, and none is left waiting. Mode
+# "N" gives it the weight 0.
+#
+# "N" counts *images*, not values. If the maps differ in size, it parts from SyncBN:
+
+# %%
+large = torch.full((2, 1, 2, 2), 8.0)  # two images again, each of four values
+for norm in ("SyncBN", "naiveSyncBN_N"):
+    results = pair.run(one_worker, [(norm, four), (norm, large)])
+    print(f"{norm:14s} mean {results[0][0]:.1f}")
+print("of all values:", torch.cat([four.flatten(), large.flatten()]).mean().item())
+
+# %% [markdown]
+# PyTorch has a `SyncBatchNorm` of its own. Why do we not take that?
+
+
+# %%
+def with_torchs_own(images: Tensor) -> Tensor:
+    return nn.SyncBatchNorm(1).train()(images)
+
+
+try:
+    pair.run(with_torchs_own, [(four,), (two,)])
+except WorkerError as error:
+    print(error)
+
+# %%
+pair.close()  # from here on one process is enough
+
+# %% [markdown]
+# ## In the detector: batch norm
+#
+# **Plug it in.** The detector has a batch norm after most convolutions. Its losses on two scenes in
+# training mode must be the same with PyTorch's compiled norm and with yours. The backward pass goes
+# through your lines too: autograd differentiates the mean and the variance.
+
+# %%
+from fbnet_lesson.data.shapes import ShapesDataset
+from fbnet_lesson.data.transforms import eval_transform
+
+model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
+scenes = ShapesDataset(32, seed=0, transform=eval_transform())
+others = ShapesDataset(64, seed=5, transform=eval_transform())
+images, targets = (list(part) for part in zip(*(others[i] for i in range(64)), strict=True))
+layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+print(len(layers), "batch norms, with", sum(layer.num_features for layer in layers), "channels")
+
+
+# %%
+def losses_and_gradient(model: nn.Module, count: int = 2) -> Tensor:
+    model = deepcopy(model).train()
+    torch.manual_seed(0)  # the detector samples anchors and proposals
+    losses = model(images[:count], targets[:count])
+    sum(losses.values()).backward()
+    first = next(model.parameters()).grad  # the way back leads through all the norms
+    return torch.stack([*losses.values(), first.abs().sum()]).detach()
+
+
+own = losses_and_gradient(model)
+with plug(batch_norm=batch_norm):
+    yours = losses_and_gradient(model)
+    print("five losses and a gradient agree:", torch.allclose(own, yours, rtol=1e-2))
+
+# %% [markdown]
+# ## In the detector: running statistics
+#
 # **Plug it in.** Throw away all that the detector has learned about means and variances: its AP is
 # zero. Then show it 16 batches of four pictures in training mode, *without any gradient step*, and
 # let your function move the statistics.
@@ -362,7 +535,7 @@ for ax in (left, right):
 #
 # Question 3: of the 0.86 about 0.75 is left on a batch of one, and 0.65 with the statistics of one
 # other picture. Large detectors see pictures of fifty times as many pixels, and often only one or
-# two fit into a worker's memory. Hence all of the following.
+# two fit into a worker's memory.
 
 # %% [markdown]
 # ## Group Normalization
@@ -373,7 +546,7 @@ for ax in (left, right):
 # compute the same.
 #
 # Here are six images and four channels; cells with the same number share a mean and a variance.
-# SyncBN comes below: the workers have four images and two.
+# The workers have four images and two, as before.
 
 # %%
 image, ch = torch.meshgrid(torch.arange(6), torch.arange(4), indexing="ij")
@@ -396,7 +569,7 @@ for ax, (name, numbers) in zip(drawing.panels(3, height=2.6), shared.items(), st
 print({c: norms.group_count(c) for c in (16, 24, 40, 64, 72, 112)})
 
 # %% [markdown]
-# ## Exercise 3: group norm
+# ## Exercise 4: group norm
 #
 # Two reshapes around what you have written already. Naively, for each image n and group g it is
 # the mean of `x[n, g * C // groups : (g + 1) * C // groups]`.
@@ -449,154 +622,6 @@ def depends_on_company(model: nn.Module) -> bool:
 print("BN, training:", depends_on_company(deepcopy(model).train()))
 print("BN, eval:    ", depends_on_company(model.eval()))
 print("GN, training:", depends_on_company(gn.train()))
-
-# %% [markdown]
-# ## Several processes
-#
-# With many workers each has few images, all together have enough. *SyncBN* pools the statistics:
-# every worker sends its means and variances to all others, and normalises by the pooled ones.
-#
-# `pair` is two processes of this machine, in one group of `torch.distributed`, just as on two
-# machines. `pair.run` sends them a function and for each its arguments, and returns what they
-# return. Let us answer the first question from the top. With a momentum of 1 the running
-# statistics are those of the batch.
-
-
-# %%
-def one_worker(norm: str, images: Tensor) -> tuple[float, float]:
-    layer = norms.make_norm(norm, 1).train()
-    layer.momentum = 1.0
-    layer(images)
-    return layer.running_mean.item(), layer.running_var.item()
-
-
-four = torch.tensor([1.0, 1.0, 3.0, 3.0]).reshape(4, 1, 1, 1)  # mean 2, variance 1
-two = torch.tensor([8.0, 8.0]).reshape(2, 1, 1, 1)  # mean 8, variance 0
-for norm in ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N"):
-    results = pair.run(one_worker, [(norm, four), (norm, two)])
-    print(f"{norm:14s}", *(f"mean {mean:.1f}, variance {var:.2f};" for mean, var in results))
-
-# %% [markdown]
-# - **BN**: each worker has its own, here 1 and 0, of which it keeps the unbiased 4/3 and 0. The
-#   second worker normalises every picture to nothing.
-# - **SyncBN**: as if the six images were in one place. Mean (4·2 + 2·8) / 6 = 4. The sum of
-#   squares is 52; it normalises by 52/6 = 8.67, and keeps the unbiased 52/5 = 10.4.
-# - **naiveSyncBN**: every *worker* counts the same. Mean (2 + 8) / 2 = 5: the two images of the
-#   second worker have twice the say of the others.
-# - **naiveSyncBN_N** (stats mode "N"): every *image* counts the same. Mean 4, as SyncBN. It keeps
-#   the biased 8.67: distributed updates of naiveSyncBN leave the correction out.
-#
-# How do you get the variance of all from two variances? Not by averaging: (4·1 + 2·0) / 6 = 0.67
-# is the variance *within* the workers. The workers' means differ too:
-#
-# $$\mu = \sum_k a_k \mu_k \qquad
-# \sigma^2 = \sum_k a_k \left(\sigma_k^2 + (\mu_k - \mu)^2\right), \quad \sum_k a_k = 1$$
-#
-# Here 0.67 + (4·(2 − 4)² + 2·(8 − 4)²) / 6 = 0.67 + 8 = 8.67.
-#
-# ## Exercise 4: pool the statistics
-#
-# The one function that tells the three apart; they only give it other `worker_weights`: the number
-# of values (SyncBN), a one each (naiveSyncBN), the number of images (naiveSyncBN_N).
-#
-# <details><summary>Hint</summary>
-#
-# Turn the weights into shares that add up to one, of shape `(workers, 1)`. When all weights are
-# zero, `.clamp(min=1)` keeps the division finite.
-# </details>
-
-# %% exercise="norms.pool_statistics"
-from fbnet_lesson.norms import pool_statistics
-
-# %%
-check(pool_statistics)
-
-# %% [markdown]
-# **Plug it in**, in both processes: your function travels along with `with_mine`, which names it.
-
-
-# %%
-def with_mine(norm: str, images: Tensor) -> tuple[float, float]:
-    with plug(pool_statistics=pool_statistics):
-        return one_worker(norm, images)
-
-
-pooled = one_worker("BN", torch.cat([four, two]))  # plain BN, all six in one process
-first, second = pair.run(with_mine, [("SyncBN", four), ("SyncBN", two)])
-print(f"BN on all six: mean {pooled[0]:.1f}, variance {pooled[1]:.2f}")
-print(f"worker 0:      mean {first[0]:.1f}, variance {first[1]:.2f}")
-print(f"worker 1:      mean {second[0]:.1f}, variance {second[1]:.2f}")
-
-# %% [markdown]
-# The statistics are a function of all workers' inputs, so the gradient has to travel as well: a
-# value on worker 0 moves the mean on worker 1, and with it that worker's loss.
-
-
-# %%
-def input_gradient(norm: str, images: Tensor) -> Tensor:
-    images = images.clone().requires_grad_()
-    out = norms.make_norm(norm, 1).train()(images)
-    (out**3).sum().backward()
-    return images.grad
-
-
-expected = input_gradient("BN", torch.cat([four, two]))  # in this process: one batch of six
-synchronised = torch.cat(pair.run(input_gradient, [("SyncBN", four), ("SyncBN", two)]))
-alone = torch.cat(pair.run(input_gradient, [("BN", four), ("BN", two)]))
-print(
-    "SyncBN has the gradient of the big batch:", torch.allclose(synchronised, expected, atol=1e-4)
-)
-print("BN has it:", torch.allclose(alone, expected, atol=1e-4))
-
-# %% [markdown]
-# And on the real trunk: one picture on each worker against both in one batch.
-
-
-# %%
-def trunk_features(norm: str, images: list[Tensor]) -> Tensor:
-    model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", norm=norm).train()
-    with torch.no_grad():
-        return model.backbone(model.preprocess(images)[0])["trunk2"]
-
-
-together = trunk_features("BN", images[:2])
-for norm in ("BN", "SyncBN", "naiveSyncBN"):
-    parts = pair.run(trunk_features, [(norm, images[:1]), (norm, images[1:2])])
-    print(f"{norm:12s} as one batch of two:", torch.allclose(torch.cat(parts), together, atol=1e-2))
-numbers = sum(2 * layer.num_features + 1 for layer in trunk)
-print("numbers a worker sends for a forward pass:", numbers, "in", len(trunk), "messages")
-
-# %% [markdown]
-# With equal batches of equal size naiveSyncBN is SyncBN. The price is small in numbers, and yet
-# each message waits for the slowest worker: it is the number of messages that costs.
-#
-# ## An empty worker
-#
-# Detection batches are not always equal: the last batch of an epoch, or a head that got no
-# proposals on one worker. Then all others still wait for that worker's statistics.
-
-# %%
-nothing = torch.zeros(0, 1, 1, 1)
-for norm in ("SyncBN", "naiveSyncBN_N", "naiveSyncBN"):
-    try:
-        results = pair.run(one_worker, [(norm, four), (norm, nothing)])
-        print(f"{norm:14s} means {[mean for mean, _ in results]}")
-    except WorkerError as error:
-        print(f"{norm:14s} refuses: {str(error).partition(';')[0]}")
-
-# %% [markdown]
-# With mode "" the empty worker would have the same say as the others, and nothing to say. All
-# workers see that from the gathered weights, so all of them raise, and none is left waiting. Mode
-# "N" gives it the weight 0.
-#
-# "N" counts *images*, not values. If the maps differ in size, it parts from SyncBN:
-
-# %%
-large = torch.full((2, 1, 2, 2), 8.0)  # two images again, each of four values
-for norm in ("SyncBN", "naiveSyncBN_N"):
-    results = pair.run(one_worker, [(norm, four), (norm, large)])
-    print(f"{norm:14s} mean {results[0][0]:.1f}")
-print("of all values:", torch.cat([four.flatten(), large.flatten()]).mean().item())
 
 # %% [markdown]
 # ## FrozenBN
@@ -736,18 +761,7 @@ _ = ax.set_xlabel("box AP with one image a worker (dotted: eval mode, as trained
 # - The same page says of naiveSyncBN that "weights are assigned equally to all the images". That
 #   is stats mode "N". The default, "", gives equal weights to all *workers*. With 4 + 2 images it
 #   is the difference between a mean of 4 and of 5.
-# - PyTorch has a `SyncBatchNorm` of its own, but not for everyone:
-
-
-# %%
-def with_torchs_own(images: Tensor) -> Tensor:
-    return nn.SyncBatchNorm(1).train()(images)
-
-
-try:
-    pair.run(with_torchs_own, [(four,), (two,)])
-except WorkerError as error:
-    print(error)
+# - PyTorch's own `SyncBatchNorm` is no way out on a CPU: it refuses, as you have seen.
 
 # %% [markdown]
 # ## Edge cases
@@ -771,9 +785,6 @@ print("GN, one group of two:", [round(v, 2) for v in nn.GroupNorm(1, 2)(single).
 # statistics move. Which norm is ahead at each rate, and what does that say about where the loss of
 # AP comes from? Then freeze the statistics but train γ and β: `layer.eval()` on each batch norm
 # after `model.train()`.
-
-# %%
-pair.close()
 
 # %% [markdown]
 # ## Recap

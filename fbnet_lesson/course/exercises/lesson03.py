@@ -490,6 +490,90 @@ EXERCISES = (
         plug=running_update_inside,
     ),
     Exercise(
+        solution=pool_statistics,
+        cases=pool_cases(),
+        edges={
+            "four values and two": [pool_case([[2.0], [8.0]], [[1.0], [0.0]], [4.0, 2.0])],
+            "a one for each worker": [pool_case([[2.0], [8.0]], [[1.0], [0.0]], [1.0, 1.0])],
+            "one worker": [pool_case([[3.0]], [[2.0]], [5.0])],
+            "a worker without images": [pool_case([[2.0], [0.0]], [[1.0], [0.0]], [4.0, 0.0])],
+            "no images at all": [pool_case([[0.0], [0.0]], [[0.0], [0.0]], [0.0, 0.0])],
+            "each channel by itself": [
+                pool_case([[2.0, -1.0], [8.0, 1.0]], [[1.0, 0.0], [0.0, 4.0]], [1.0, 3.0])
+            ],
+            "far from zero": [pool_case([[4096.0], [4097.0]], [[1.0], [1.0]], [1.0, 1.0])],
+        },
+        mistakes=(
+            Mistake(
+                "averages the variances only",
+                "Workers whose means differ make the whole vary more: add the variance of the "
+                "means.",
+                edits={"variances + (means - mean) ** 2": "variances"},
+            ),
+            Mistake(
+                "weights every worker the same",
+                "A worker counts by its weight: multiply by worker_weights / their sum before you "
+                "add up.",
+                edits={
+                    "worker_weights / worker_weights.sum().clamp(min=1)": "torch.ones_like("
+                    "worker_weights) / len(worker_weights)"
+                },
+            ),
+            Mistake(
+                "divides by the number of workers",
+                "The shares have to add up to one: divide by the sum of the weights.",
+                edits={"worker_weights.sum().clamp(min=1)": "len(worker_weights)"},
+            ),
+            Mistake(
+                "divides by zero when no worker has images",
+                "All weights may be zero, and the answer is zeros then: keep the divisor at one "
+                "or more.",
+                edits={".clamp(min=1)": ""},
+            ),
+            Mistake(
+                "leaves the weights out of the variance",
+                "The mean of the squares is weighted by the same shares as the mean.",
+                edits={
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(variances "
+                    "+ (means - mean) ** 2).mean(0)"
+                },
+            ),
+            Mistake(
+                "leaves the weights out of the variance of the means",
+                "A worker's squared distance from the pooled mean counts by its share, too.",
+                edits={
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share * variances)"
+                    ".sum(0) + means.var(0, correction=0)"
+                },
+            ),
+            Mistake(
+                "lays the shares along the channels",
+                "A vector of one share a worker meets the last dimension, C. With [:, None] it has "
+                "shape (workers, 1) and meets the workers.",
+                edits={")[:, None]": ")"},
+            ),
+            Mistake(
+                "takes the means' distance from zero",
+                "Var = E[x²] − E[x]² needs the second part: measure each worker's mean from the "
+                "pooled mean.",
+                edits={"(means - mean) ** 2": "means ** 2"},
+            ),
+            Mistake(
+                "loses the variance far from zero",
+                "E[x²] − E[x]² subtracts two large numbers that are nearly the same. Square the "
+                "distances of the means from the pooled mean instead.",
+                wrong=with_raw_pooled_moments,
+            ),
+            Mistake(
+                "adds the distances of the means unsquared",
+                "A variance is made of squares.",
+                edits={"(means - mean) ** 2": "(means - mean).abs()"},
+            ),
+        ),
+        hint="First the pooled mean; then the mean variance plus the variance of the means.",
+        draw=draw_statistics,
+    ),
+    Exercise(
         solution=group_norm,
         cases=group_norm_cases(),
         edges={
@@ -594,89 +678,5 @@ EXERCISES = (
         oracle=F.group_norm,
         draw=draw_channels,
         plug=group_norm_inside,
-    ),
-    Exercise(
-        solution=pool_statistics,
-        cases=pool_cases(),
-        edges={
-            "four values and two": [pool_case([[2.0], [8.0]], [[1.0], [0.0]], [4.0, 2.0])],
-            "a one for each worker": [pool_case([[2.0], [8.0]], [[1.0], [0.0]], [1.0, 1.0])],
-            "one worker": [pool_case([[3.0]], [[2.0]], [5.0])],
-            "a worker without images": [pool_case([[2.0], [0.0]], [[1.0], [0.0]], [4.0, 0.0])],
-            "no images at all": [pool_case([[0.0], [0.0]], [[0.0], [0.0]], [0.0, 0.0])],
-            "each channel by itself": [
-                pool_case([[2.0, -1.0], [8.0, 1.0]], [[1.0, 0.0], [0.0, 4.0]], [1.0, 3.0])
-            ],
-            "far from zero": [pool_case([[4096.0], [4097.0]], [[1.0], [1.0]], [1.0, 1.0])],
-        },
-        mistakes=(
-            Mistake(
-                "averages the variances only",
-                "Workers whose means differ make the whole vary more: add the variance of the "
-                "means.",
-                edits={"variances + (means - mean) ** 2": "variances"},
-            ),
-            Mistake(
-                "weights every worker the same",
-                "A worker counts by its weight: multiply by worker_weights / their sum before you "
-                "add up.",
-                edits={
-                    "worker_weights / worker_weights.sum().clamp(min=1)": "torch.ones_like("
-                    "worker_weights) / len(worker_weights)"
-                },
-            ),
-            Mistake(
-                "divides by the number of workers",
-                "The shares have to add up to one: divide by the sum of the weights.",
-                edits={"worker_weights.sum().clamp(min=1)": "len(worker_weights)"},
-            ),
-            Mistake(
-                "divides by zero when no worker has images",
-                "All weights may be zero, and the answer is zeros then: keep the divisor at one "
-                "or more.",
-                edits={".clamp(min=1)": ""},
-            ),
-            Mistake(
-                "leaves the weights out of the variance",
-                "The mean of the squares is weighted by the same shares as the mean.",
-                edits={
-                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(variances "
-                    "+ (means - mean) ** 2).mean(0)"
-                },
-            ),
-            Mistake(
-                "leaves the weights out of the variance of the means",
-                "A worker's squared distance from the pooled mean counts by its share, too.",
-                edits={
-                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share * variances)"
-                    ".sum(0) + means.var(0, correction=0)"
-                },
-            ),
-            Mistake(
-                "lays the shares along the channels",
-                "A vector of one share a worker meets the last dimension, C. With [:, None] it has "
-                "shape (workers, 1) and meets the workers.",
-                edits={")[:, None]": ")"},
-            ),
-            Mistake(
-                "takes the means' distance from zero",
-                "Var = E[x²] − E[x]² needs the second part: measure each worker's mean from the "
-                "pooled mean.",
-                edits={"(means - mean) ** 2": "means ** 2"},
-            ),
-            Mistake(
-                "loses the variance far from zero",
-                "E[x²] − E[x]² subtracts two large numbers that are nearly the same. Square the "
-                "distances of the means from the pooled mean instead.",
-                wrong=with_raw_pooled_moments,
-            ),
-            Mistake(
-                "adds the distances of the means unsquared",
-                "A variance is made of squares.",
-                edits={"(means - mean) ** 2": "(means - mean).abs()"},
-            ),
-        ),
-        hint="First the pooled mean; then the mean variance plus the variance of the means.",
-        draw=draw_statistics,
     ),
 )
