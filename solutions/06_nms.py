@@ -75,6 +75,7 @@ def candidates_of(image: Tensor, detector=model) -> Proposals:
     return found
 
 
+# %%
 candidates = candidates_of(image)
 on_object = box_iou(truth["boxes"], candidates.boxes) > 0.5  # (G, 300)
 for name, row in zip(names, on_object, strict=True):
@@ -355,6 +356,7 @@ def measure(_button) -> None:
                 print(f"{name:20s}{count:5d} boxes {1000 * (time.perf_counter() - start):8.1f} ms")
 
 
+# %%
 button = ipywidgets.Button(description="measure")
 button.on_click(measure)
 ipywidgets.VBox([button, shown])
@@ -511,6 +513,7 @@ def macs(run) -> int:
     return counter.get_total_flops() // 2
 
 
+# %%
 batch, _ = model.preprocess([image])
 features = model.backbone(batch)
 roi_features = [features[name] for name in model.roi_features]
@@ -589,6 +592,7 @@ def before_last_nms(image: Tensor) -> Detections:
     return select_detections(logits, deltas, found.boxes, sizes[0], keep_all)
 
 
+# %%
 def after_last_nms(found: Detections, threshold: float, score: float = 0.3) -> dict:
     """What a picture shows: NMS by class at ``threshold``, then scores over ``score``."""
     keep = package.batched_nms(found.boxes, found.scores, found.labels, threshold)
