@@ -48,7 +48,7 @@ def roi_pool(features: Tensor, box: Tensor, bins: int, spatial_scale: float) -> 
         for j in range(bins):
             window = features[:, cells_of(i, y1, y2), cells_of(j, x1, x2)]
             if window.numel():
-                pooled[:, i, j] = window.amax((1, 2))
+                pooled[:, i, j] = window.flatten(1).amax(1)
     return pooled
 
 
@@ -68,7 +68,7 @@ def bilinear(values: Tensor, y: Tensor, x: Tensor) -> Tensor:
     height, width = values.shape
     near = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.floor().long(), x.floor().long()
+    top, left = y.long(), x.long()  # rounded down, as neither is negative
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     down, along = y - top, x - left  # how far to the next cell, 0..1
     upper = (1 - along) * values[top, left] + along * values[top, right]
@@ -127,7 +127,7 @@ def roi_align(features: Tensor, boxes: Tensor, bins: int, spatial_scale: float) 
     along_y = axis_weights(y1, y2, bins, height, 0)  # (R, bins, H)
     along_x = axis_weights(x1, x2, bins, width, 0)  # (R, bins, W)
     rows = along_y[:, None] @ features  # (R, 1, bins, H) @ (C, H, W) -> (R, C, bins, W)
-    return rows @ along_x[:, None].transpose(2, 3)  # @ (R, 1, W, bins) -> (R, C, bins, bins)
+    return rows @ along_x[:, None].mT  # @ (R, 1, W, bins) -> (R, C, bins, bins)
 
 
 # ------------------------------------------------------------------------------------- the oracles
@@ -337,6 +337,7 @@ ROI_POOL = Exercise(
             pool_case([-3.0, -1, 0, 2], scale=1.0),
             pool_case([3.0, 2, 7, 6], scale=1.0),
             pool_case([-6.0, 1, -3, 2], scale=1.0),
+            pool_case([-3.0, 0, 0, 0], bins=4, scale=1.0, features=1 + WAVES),
         ],
         "a bin without cells is 0": [
             pool_case([3.0, 2, 7, 6], scale=1.0, features=-1 - WAVES),
@@ -349,7 +350,7 @@ ROI_POOL = Exercise(
         Mistake(
             "takes the mean of a bin instead of the maximum",
             "ROIPool is max pooling; the mean came with ROIAlign.",
-            edits={"window.amax((1, 2))": "window.mean((1, 2))"},
+            edits={"amax(1)": "mean(1)"},
         ),
         Mistake(
             "leaves the last cell out of the box",
@@ -710,11 +711,7 @@ ROI_ALIGN = Exercise(
         Mistake(
             "turns the answer over: x before y",
             "Bins come as rows (y), then columns (x), as in the map.",
-            edits={
-                "return rows @ along_x[:, None].transpose(2, 3)": (
-                    "return (rows @ along_x[:, None].transpose(2, 3)).transpose(2, 3)"
-                )
-            },
+            edits={"return rows @ along_x[:, None].mT": "return (rows @ along_x[:, None].mT).mT"},
         ),
         Mistake(
             "takes the boxes for cells, without spatial_scale",
