@@ -513,7 +513,7 @@ for name, cells in {"this detector": (16, 16), "p2 of a pyramid": (200, 320)}.it
 
 # %%
 grid_y, grid_x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-hill = (5 - ((grid_x - 3.5) ** 2 + (grid_y - 3.5) ** 2).sqrt()).clamp(min=0)  # (8, 8)
+hill = (5 - ((grid_x - 5.0) ** 2 + (grid_y - 2.2) ** 2).sqrt()).clamp(min=0)  # (8, 8)
 
 
 def pool_both(x: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -536,18 +536,19 @@ def picture(x: float):
     return axes[0].figure
 
 
-explore(picture, x=ipywidgets.FloatSlider(0.75, min=0, max=4, step=0.125))
+explore(picture, x=ipywidgets.FloatSlider(0.5, min=0, max=4, step=0.125))
 
 # %%
 axes = drawing.panels(6, height=2.2, columns=3)
-for row, x in ((axes[:3], 0.75), (axes[3:], 1.25)):
+for row, x in ((axes[:3], 0.5), (axes[3:], 1.25)):
     draw_both(row, x)
     _, pooled, aligned = pool_both(x)
     print(f"x = {x}: ROIPool", [f"{v:.2f}" for v in pooled[0].tolist()], end=" ")
     print("ROIAlign", [f"{v:.2f}" for v in aligned[0].tolist()], "(upper row)")
 
 # %% [markdown]
-# The box has moved by half a cell. ROIPool's numbers are what they were; ROIAlign's have followed.
+# The box has moved by three quarters of a cell. ROIPool's numbers are what they were; ROIAlign's
+# have followed.
 #
 # ## Experiment: which resolution?
 #

@@ -394,6 +394,11 @@ ROI_POOL = Exercise(
             edits={"slice(max(start, 0), max(end, 0))": "slice(start, end)"},
         ),
         Mistake(
+            "lets a bin that ends before the map reach into it",
+            "The end of a bin may be negative too, and a negative end counts from the other side.",
+            edits={"max(end, 0)": "end"},
+        ),
+        Mistake(
             "takes x for the rows and y for the columns",
             "A map is [C, H, W]: y, which goes down, comes first.",
             edits={
@@ -468,6 +473,21 @@ BILINEAR = Exercise(
             "gives the nearer cell the smaller weight",
             "At a quarter of the way from a cell to the next, that cell has three quarters.",
             edits={"down, along = y - top, x - left": "down, along = 1 - y + top, 1 - x + left"},
+        ),
+        Mistake(
+            "goes along x by the fraction of y, and the other way round",
+            "The way from column to column is what x has left over after its own column.",
+            edits={"down, along = y - top, x - left": "along, down = y - top, x - left"},
+        ),
+        Mistake(
+            "looks for a cell after the last one",
+            "In the last row and column there is no next cell; its weight is 0, but its index has "
+            "to exist.",
+            edits={
+                "(top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)": (
+                    "top + 1, left + 1"
+                )
+            },
         ),
         Mistake(
             "takes the nearest cell",
@@ -623,6 +643,16 @@ AXIS_MATRIX = Exercise(
             "takes samples far beyond the map for samples at its border",
             "More than one cell beyond (p < -1 or p > size) a sample is 0.",
             edits={"(hat * near[..., None])": "hat"},
+        ),
+        Mistake(
+            "gives 0 for samples outside the outermost centres",
+            "Only a sample more than one whole cell outside, p < -1 or p > size, is 0.",
+            edits={"(p >= -1) & (p <= size)": "(p >= 0) & (p <= size - 1)"},
+        ),
+        Mistake(
+            "takes the mean of no samples",
+            "A box without length has no sample: the mean of nothing is nan, and its bins are 0.",
+            edits={"    if samples < 1:\n        return torch.zeros(bins, size)\n": ""},
         ),
         Mistake(
             "lets samples fade out at the border",
