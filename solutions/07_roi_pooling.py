@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 07 · ROI pooling: from cropping to ROIAlign
 #
-# **In an hour or so you will know how a box of any size becomes a grid of one size, and why half a cell
-# of carelessness on the way costs this detector two thirds of its box AP.**
+# **After this lesson you know how a box of any size becomes a grid of one size, and why half a
+# cell of carelessness on the way costs this detector two thirds of its box AP.**
 #
-# After this lesson you can
+# You will be able to
 #
 # - pool a box by hand in three ways, and say by how many pixels each looks past the box;
 # - derive the half cell in ROIAlign, and the number of samples it takes;
@@ -602,9 +602,9 @@ for ax in (left, right):
 # %% [markdown]
 # The dashed curve mixes two causes, and says little about resolution. The head was trained at 6:
 # at 12 its 3 × 3 convolutions see a quarter of the area, on smoother values, with the border twice
-# as far away; all its statistics are off. It is a curve of *how far from training*. Retraining takes
-# that cause away, step by step: the solid curve flattens, and has not come to rest at the outer
-# resolutions. It still favours 6, where it began.
+# as far away; all its statistics are off. It is a curve of *how far from training*. Retraining
+# takes that cause away, step by step: the solid curve flattens, and has not come to rest at the
+# outer resolutions. It still favours 6, where it began.
 #
 # A fair race starts all heads from nothing. The authors ran one, once, outside this notebook (its
 # numbers are not checked here): new box heads, 1200 steps of 8 scenes, AP on 200 other scenes.
@@ -614,7 +614,7 @@ for ax in (left, right):
 # | box AP | 0.754 | 0.785 | 0.790 | 0.799 | 0.801 |
 # | million multiply-adds a box | 0.2 | 0.7 | 0.8 | 1.7 | 3.1 |
 #
-# From 6 on, twice the work buys next to nothing. Boxes of these scenes are 2 to 12 cells wide: at
+# From 6 on, twice the work buys next to nothing. Boxes of these scenes are mostly 2 to 9 cells wide: at
 # 6 × 6 hardly anything is left in the map that the bins do not show.
 #
 # For the **mask** head the grid itself sets a limit. The mask comes out at twice the pooled

@@ -251,9 +251,16 @@ def draw_pooled(case: dict, expected, got) -> None:
     first = slice(0, 1) if "boxes" in case else slice(None)
     axes = drawing.panels(3, height=2.4)
     drawing.value_grid(axes[0], features[0], "map and box, in cells")
+    draw_border(axes[0], features[0])
     draw_bins(axes[0], boxes[0] * scale, case["bins"])
     for ax, answer, title in zip(axes[1:], (expected, got), ("expected", "got"), strict=True):
         drawing.value_grid(ax, answer[first].flatten(0, -3)[0], title)
+
+
+def draw_border(ax: Axes, values: Tensor) -> None:
+    """Where the map ends: a box or a point may lie beyond, and cells of 0 are white."""
+    height, width = values.shape
+    ax.add_patch(Rectangle((0, 0), width, height, fill=False, edgecolor="0.5", linewidth=1))
 
 
 def draw_bins(ax: Axes, box: Tensor, bins: int) -> None:
@@ -276,6 +283,7 @@ def draw_points(case: dict, expected, got) -> None:
         return
     (ax,) = drawing.panels(1, height=2.6)
     drawing.value_grid(ax, values, "map and points; x: wrong there")
+    draw_border(ax, values)
     right = (expected - got).abs() < 1e-3
     # The value of a cell stands at its centre, which is half a cell from the corner of its square.
     ax.plot(x[right] + 0.5, y[right] + 0.5, "o", color="white", markeredgecolor="black")
