@@ -1,4 +1,4 @@
-"""What holds for every test: no network, one thread, the same examples in every run."""
+"""What holds for every test: no network, one thread, the same examples, nobody's progress."""
 
 import os
 import sys
@@ -9,6 +9,9 @@ from hypothesis import settings
 
 # One thread adds floats in one order: results do not depend on the number of cores. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A check that passes in a test is nobody's progress.
+os.environ["FBNET_LESSON_PROGRESS"] = "off"
 
 # Here, and through PYTHONPATH in every process that a test starts: notebook kernels (nbval's too),
 # commands, torchrun workers.

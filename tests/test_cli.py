@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import fbnet_lesson as fl
 from fbnet_lesson import cli
+from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
 from fbnet_lesson.predict import draw, find, predict_files, read_image
 from fbnet_lesson.pretrained import PRETRAINED, Pretrained
@@ -28,8 +29,8 @@ FEW = ["--iterations", "2", "--batch-size", "2", "--threads", "1"]
 SMALL = ["--set", "min_size=64", "--set", "post_nms_topk=(20, 5)"]
 
 
-def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+def call(*arguments, answer=None):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], input=answer)
 
 
 def fails(*arguments):
@@ -62,7 +63,7 @@ def run(tmp_path_factory):
 
 def test_help_names_all_commands_and_no_command_is_help():
     output = call("--help").output
-    for command in ("lab", "models", "data", "train", "eval", "predict", "build"):
+    for command in ("lab", "models", "data", "train", "eval", "predict", "build", "progress"):
         assert re.search(rf"^  {command} ", output, re.MULTILINE)
     assert output.splitlines()[0] in call().output
 
@@ -109,14 +110,18 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
     monkeypatch.setattr(
         cli.subprocess,
         "run",
-        lambda command, cwd: calls.append((command, cwd)) or subprocess.CompletedProcess([], 3),
+        lambda *a, cwd, env: calls.append((*a, cwd, env)) or subprocess.CompletedProcess([], 3),
     )
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
     assert call("lab", "--no-browser", "--port=9999").exit_code == 3
-    ((command, folder),) = calls
+    ((command, folder, environment),) = calls
     assert command[1:3] == ["-m", "jupyterlab"] and folder == ROOT
     assert f"--ServerApp.root_dir={ROOT}" in command
     assert "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb" in command
     assert command[-2:] == ["--no-browser", "--port=9999"]
+    ours, mine = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert json.loads(Path(ours, "labconfig", "default_setting_overrides.json").read_text())
+    assert mine == "mine"
 
 
 # data
@@ -381,6 +386,42 @@ def test_predict_names_the_file_that_is_no_picture(run, tmp_path):
     )
     assert "no such picture" in fails("predict", tmp_path / "b.png", *out)
     assert not (tmp_path / "out").exists()
+
+
+# The course
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """What ``build`` is asked to build: nothing is."""
+    asked = []
+    monkeypatch.setattr("fbnet_lesson.course.build.build", asked.append)
+    return asked
+
+
+def test_lessons_are_built_by_their_names_or_numbers(built):
+    for lesson in ("00_welcome", "00", "0"):
+        assert call("build", lesson).exit_code == 0
+    assert call("build", "0", "00_welcome").exit_code == 0
+    assert built == [["00_welcome"]] * 4
+    assert call("build").exit_code == 0 and built[-1] is None
+
+
+@pytest.mark.parametrize("lesson", ["99", "00_welcom", "welcome", "-1", "0x0", "²"])
+def test_an_unknown_lesson_is_refused_with_those_that_there_are(built, lesson):
+    error = fails("build", "0", "--", lesson)
+    assert error.startswith(f"error: there is no lesson '{lesson}'; there are: 00_welcome")
+    assert not built
+
+
+def test_a_lesson_with_a_defect_is_an_error(monkeypatch):
+    def defective(_):
+        raise LessonError("notebooks/00_welcome.ipynb: cell 3 was not executed")
+
+    monkeypatch.setattr("fbnet_lesson.course.build.build", defective)
+    result = call("build", "0")
+    assert result.exit_code == 1
+    assert result.stderr == "error: notebooks/00_welcome.ipynb: cell 3 was not executed\n"
 
 
 # Pictures

@@ -3,6 +3,7 @@
 ``pytest tests/test_exercises.py -k lesson06 -s`` for one lesson; ``-s`` shows the shares.
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from mutations import mutants
 
 from fbnet_lesson.course import drawing, plug
-from fbnet_lesson.course.check import _random_cases, examine, random_cases
+from fbnet_lesson.course.check import examine
 from fbnet_lesson.course.exercise import Exercise, compiled, function_source
 from fbnet_lesson.course.exercises import EXERCISES, LESSONS
 from fbnet_lesson.course.guard import call, cloned
@@ -80,9 +81,8 @@ def test_each_mistake_s_case_can_be_drawn(exercise: Exercise, mistake):
 
 @of_every_exercise
 def test_the_cases_are_the_same_in_every_run_and_not_all_alike(exercise: Exercise):
-    first = random_cases(exercise)
-    _random_cases.cache_clear()
-    assert str(first) == str(random_cases(exercise))
+    first, again = exercise.random_cases, replace(exercise).random_cases
+    assert first is not again and str(first) == str(again)
     assert len(set(map(str, first))) >= min(exercise.examples, 20) * 0.9
 
 
@@ -154,7 +154,7 @@ def test_at_least_95_percent_of_at_least_200_faults_are_caught():
 def test_a_mutated_copy_of_a_case_does_not_leak_into_the_next():
     """``call`` hands out copies: the cases are shared by all checks of a session."""
     exercise = next(iter(EXERCISES.values()))
-    before = str(random_cases(exercise))
-    for case in random_cases(exercise):
+    before = str(exercise.random_cases)
+    for case in exercise.random_cases:
         call(lambda *values: [v.add_(1) for v in values if hasattr(v, "add_")], case)
-    assert str(random_cases(exercise)) == before
+    assert str(exercise.random_cases) == before

@@ -138,6 +138,69 @@ def test_a_notebook_has_no_network(tmp_path):
     assert build.output_text(notebook.cells[0].outputs[0]) == "NetworkBlocked\n"
 
 
+def test_what_a_cell_prints_in_pieces_is_kept_as_one(tmp_path):
+    source = "import sys, time\nfor i in range(3):\n    print(i, flush=True); time.sleep(0.3)"
+    write_lesson(tmp_path, f"# %%\n{source}\nsum([1])\n# %%\nprint(1)\nprint(2)\n")
+    build.build(root=tmp_path)
+    notebook = nbformat.read(build.notebook_paths("00_small", tmp_path)[0], as_version=4)
+    first, second = notebook.cells
+    assert [output.get("text") for output in first.outputs] == ["0\n1\n2\n", None]
+    assert [output.text for output in second.outputs] == ["1\n2\n"]
+
+
+EXERCISE = """\
+# %% exercise="detection.boxes.box_area"
+from fbnet_lesson.detection.boxes import box_area
+
+# %%
+def double(x):
+    ### BEGIN SOLUTION
+    x = 2 * x
+    ### END SOLUTION
+    return x
+"""
+
+
+@pytest.fixture
+def with_exercise(tmp_path):
+    write_lesson(tmp_path, EXERCISE)
+    return tmp_path
+
+
+def test_an_exercise_is_a_stub_for_the_learner_and_the_package_s_source_when_solved(with_exercise):
+    import inspect
+
+    from fbnet_lesson.detection.boxes import box_area
+
+    blank, solved = (build.prepare("00_small", s, with_exercise).cells for s in (False, True))
+    assert solved[0].source == inspect.getsource(box_area).rstrip()
+    head = solved[0].source.rpartition("\n")[0]
+    assert blank[0].source == head + "\n    raise NotImplementedError  # replace this line"
+    assert solved[1].source == "def double(x):\n    x = 2 * x\n    return x"
+    assert blank[1].source == "def double(x):\n    # your turn\n    return x"
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('"detection.boxes.box_area"', '"detection.boxes.area"', "there is no exercise"),
+        ('"detection.boxes.box_area"', '"boxes.box_area"', "there is no exercise"),
+        ("import box_area\n", "import box_area as a\n", "the cell of exercise"),
+        ("import box_area\n", "import box_area\nimport os\n", "the cell of exercise"),
+    ],
+)
+def test_an_exercise_cell_that_is_not_one_import_is_refused(with_exercise, old, new, said):
+    write_lesson(with_exercise, EXERCISE.replace(old, new))
+    with pytest.raises(LessonError, match=said):
+        build.prepare("00_small", solved=True, root=with_exercise)
+
+
+def test_notebooks_are_out_of_step_when_the_package_s_function_changes(with_exercise, monkeypatch):
+    before = build.contents(build.prepare("00_small", True, with_exercise))
+    monkeypatch.setattr(build, "function_source", lambda function: "def box_area(): ...")
+    assert build.contents(build.prepare("00_small", True, with_exercise)) != before
+
+
 def test_an_unexecuted_cell_and_a_hidden_value_are_defects():
     cells = [nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("2;", execution_count=1)]
     assert build.defects(nbformat.v4.new_notebook(cells=cells), 100) == [

@@ -67,6 +67,16 @@ def test_a_control_keeps_its_description_and_when_it_answers():
     assert not named.continuous_update and nameless.continuous_update
 
 
+def test_no_description_is_cut_off_and_they_end_in_one_column():
+    long, short, button = slider(description="a rather long name"), slider(), ipywidgets.Button()
+    toggle = ipywidgets.ToggleButton(layout={"width": "90px"})
+    explore(lambda **values: grey(0), a=long, b=short, c=toggle)
+    assert long.style.description_width == short.style.description_width == "19ch"
+    assert (long.layout.width, toggle.layout.width) == ("480px", "90px")
+    with pytest.raises(TypeError, match="is no control"):
+        explore(grey, a=button)  # it has no value
+
+
 def test_an_error_is_shown_in_place_of_the_picture_until_it_is_gone(capsys):
     def picture(level):
         figure = grey(level)

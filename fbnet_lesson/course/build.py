@@ -141,7 +141,8 @@ def execute(notebook: NotebookNode, path: Path) -> NotebookNode:
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
-        return client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
+        own = {"OMP_NUM_THREADS": "1", "FBNET_LESSON_PROGRESS": "off"}  # nobody's progress
+        return client.execute(env={**os.environ, **own})
     except (CellExecutionError, TimeoutError) as error:
         raise LessonError(f"{path.parent.name}/{path.name}: {error}") from error
 
@@ -153,6 +154,9 @@ def finish(notebook: NotebookNode, path: Path, root: Path = ROOT) -> str:
         LessonError: lists all ``defects``.
     """
     notebook.metadata = nbformat.from_dict(METADATA)  # without the state of widgets
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
     for output in outputs(notebook):
         output.get("data", {}).pop(WIDGET_VIEW, None)  # names a live object by a random number
         output.get("metadata", {}).pop(WIDGET_VIEW, None)
@@ -162,6 +166,17 @@ def finish(notebook: NotebookNode, path: Path, root: Path = ROOT) -> str:
     if found:
         raise LessonError(f"{path.parent.name}/{path.name}: " + "; ".join(found))
     return text
+
+
+def joined(found: list[NotebookNode]) -> list[NotebookNode]:
+    """Neighbouring pieces of one stream as one: where they are cut is a matter of timing."""
+    whole: list[NotebookNode] = []
+    for output in found:
+        if whole and output.get("name") and output.get("name") == whole[-1].get("name"):
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def outputs(notebook: NotebookNode) -> list[NotebookNode]:

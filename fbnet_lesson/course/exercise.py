@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import hypothesis
 from hypothesis.strategies import SearchStrategy
 
 Case = dict[str, Any]  # argument name -> value, in the order of the signature
+SETTINGS = hypothesis.settings(
+    database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
 STUB_BODY = "raise NotImplementedError  # replace this line"
 
 
@@ -73,6 +77,21 @@ class Exercise:
     atol: float = 1e-5
     examples: int = 100
 
+    def __post_init__(self):
+        def in_order(case: Case) -> Case:
+            unknown = [name for name in case if name not in parameters]
+            if unknown or list(parameters)[: len(case)] != [n for n in parameters if n in case]:
+                raise ValueError(
+                    f"a case of {self.name} has {list(case)}, the function takes {list(parameters)}"
+                )
+            return {name: case[name] for name in parameters if name in case}
+
+        parameters = inspect.signature(self.solution).parameters
+        edges = {edge: [in_order(case) for case in cases] for edge, cases in self.edges.items()}
+        object.__setattr__(self, "edges", edges)
+        # Hypothesis shuffles the keys of a dictionary; the values are given by position.
+        object.__setattr__(self, "cases", self.cases.map(in_order))
+
     @property
     def name(self) -> str:
         return self.solution.__name__
@@ -87,8 +106,21 @@ class Exercise:
     def stub(self) -> str:
         return stub_source(self.solution)
 
-    def expected(self, case: Case) -> Any:
-        return (self.oracle or self.solution)(*case.values())
+    @cached_property
+    def random_cases(self) -> list[Case]:
+        """What Hypothesis makes of ``cases``, the same in every run."""
+        made: list[Case] = []
+
+        @hypothesis.seed(0)
+        @hypothesis.settings(
+            SETTINGS, max_examples=self.examples, phases=[hypothesis.Phase.generate]
+        )
+        @hypothesis.given(self.cases)
+        def collect(case):
+            made.append(case)
+
+        collect()
+        return made
 
     def replacements(self, function: Callable) -> dict[str, Callable]:
         """What ``plug`` puts into the package for the learner's ``function``."""

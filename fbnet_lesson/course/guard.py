@@ -3,17 +3,19 @@
 What a call came to is an ``Outcome``; whether two outcomes are the same is decided here too.
 """
 
+import _thread
 import contextlib
-import ctypes
 import inspect
 import io
 import linecache
+import signal
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -51,8 +53,7 @@ def call(function: Callable, case: dict[str, Any], seconds: float = 5.0) -> Outc
         warnings.simplefilter("ignore")
         torch.manual_seed(0)  # a function that draws gives the same answer every time
         try:
-            with time_limit(seconds):
-                value = function(*given.values())
+            value = limited(function, seconds, *given.values())
         except KeyboardInterrupt:
             raise
         except BaseException as raised:  # SystemExit and TooLong too: the notebook goes on
@@ -124,44 +125,50 @@ def cloned(value: Any) -> Any:
     return value
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TooLong`` in this thread when the block takes longer.
+def limited(function: Callable, seconds: float, *args, **kwargs) -> Any:
+    """``function(*args, **kwargs)``, or ``TooLong`` if that takes longer than ``seconds``.
 
-    Also on Windows and outside the main thread, where there are no alarm signals. A single call
-    into compiled code is not interrupted, only what follows it.
+    A thread with a watch interrupts the main thread as Ctrl-C would, which works on every system;
+    in another thread than the main one there is no limit. A single call into compiled code is
+    not interrupted, only what follows it.
     """
-    thread = threading.get_ident()
-    lock, over = threading.Lock(), threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        return function(*args, **kwargs)
+    watch = SimpleNamespace(running=True, rang=False, over=threading.Event())
+    previous = signal.getsignal(signal.SIGINT)
 
-    def watch():
-        wait = seconds
-        while not over.wait(wait):
-            with lock:
-                if over.is_set():
-                    return
-                _raise_in(thread, TooLong)
-            wait = 0.01  # a bare "except:" may have swallowed it: until it hits beside one
+    def on_interrupt(number, frame):
+        if not watch.rang:
+            return previous(number, frame)  # Ctrl-C, or the stop button
+        watch.rang = False
+        if watch.running:
+            raise TooLong
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    start = time.perf_counter()
-    watcher.start()
+    def wait():
+        patience = seconds
+        while not watch.over.wait(patience):
+            watch.rang = True
+            _thread.interrupt_main()
+            patience = 0.01  # a bare "except:" may swallow it: again, until it hits beside one
+
+    watcher = threading.Thread(target=wait, daemon=True)
+    start = time.monotonic()
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield
+        try:
+            watcher.start()
+            value = function(*args, **kwargs)
+        finally:
+            watch.running = False  # from here on an interrupt does nothing
     finally:
-        while not over.is_set():
-            # TooLong may arrive right here, too late to interrupt anything: then once more.
-            with contextlib.suppress(TooLong), lock:
-                over.set()
-                _raise_in(thread, None)
+        watch.over.set()
         watcher.join()
-    if time.perf_counter() - start > seconds:
+        for _ in range(100):  # one that is on its way is heard at a jump backwards
+            pass
+        signal.signal(signal.SIGINT, previous)
+    if time.monotonic() - start > seconds:
         raise TooLong
-
-
-def _raise_in(thread: int, exception: type | None) -> None:
-    argument = ctypes.py_object(exception) if exception else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
+    return value
 
 
 class _BoundedText(io.TextIOBase):

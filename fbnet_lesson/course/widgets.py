@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from fbnet_lesson.course.drawing import figure_png
 
+CONTROL_WIDTH = "480px"  # with its description; a figure is 700 pixels wide
+
 
 class Explorer(ipywidgets.VBox):
     """Controls above a line of text and a live image; made by ``explore``.
@@ -76,6 +78,12 @@ def explore(picture: Callable[..., Figure], **controls: ipywidgets.Widget) -> Ex
     for name, control in controls.items():
         if not (isinstance(control, ipywidgets.Widget) and control.has_trait("value")):
             raise TypeError(f"{name}={control!r} is no control, such as ipywidgets.FloatSlider()")
-        if control.has_trait("description") and not control.description:
-            control.description = name
+    described = {name: c for name, c in controls.items() if c.has_trait("description")}
+    for name, control in described.items():
+        control.description = control.description or name
+    longest = max((len(control.description) for control in described.values()), default=0)
+    for control in described.values():  # in one column, and none cut off
+        if control.style.has_trait("description_width"):
+            control.style.description_width = f"{longest + 1}ch"
+        control.layout.width = control.layout.width or CONTROL_WIDTH
     return Explorer(picture, controls)

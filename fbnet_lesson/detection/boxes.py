@@ -47,7 +47,7 @@ def scale_boxes(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, i
     return boxes * boxes.new_tensor([x, y, x, y])
 
 
-def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """``[..., 4] xyxy -> (centre [..., 2], size [..., 2])``."""
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * size, size
@@ -66,7 +66,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, weights: tuple[float, ...]) -> 
             raise ValueError(
                 f"encode_boxes: {name}[{i}] is {given[i].tolist()}: width and height must be > 0"
             )
-    (centre, size), (anchor_centre, anchor_size) = _centre_form(boxes), _centre_form(anchors)
+    (centre, size), (anchor_centre, anchor_size) = centre_form(boxes), centre_form(anchors)
     offset = (centre - anchor_centre) / anchor_size
     return torch.cat([offset, (size / anchor_size).log()], -1) * boxes.new_tensor(weights)
 
@@ -78,7 +78,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, weights: tuple[float, ...]) ->
     ``log(1000 / 16)``.
     """
     deltas = deltas / deltas.new_tensor(weights)
-    anchor_centre, anchor_size = _centre_form(anchors)
+    anchor_centre, anchor_size = centre_form(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_size
     half = 0.5 * anchor_size * deltas[..., 2:].clamp(max=SCALE_CLAMP).exp()
     return torch.cat([centre - half, centre + half], -1)

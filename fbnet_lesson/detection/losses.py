@@ -29,6 +29,9 @@ def rpn_losses(
         logits, labels: [S] of the sampled anchors; labels 1 or 0.
         deltas, target_deltas: [P, 4] of the positive ones.
         normalizer: sampled anchors an image times images.
+
+    Returns ``loss_rpn_cls``, the binary cross-entropy of the logits, and ``loss_rpn_loc``, the L1
+    distance of the deltas: both summed over all that is given, and divided by the normalizer.
     """
     objectness = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
     location = F.l1_loss(deltas, target_deltas, reduction="sum")

@@ -17,8 +17,9 @@ def match(
     as long as it is over zero: a ground truth that overlaps nothing must not claim every anchor
     of IoU 0, as ``iou == best`` alone would.
 
-    Args: ``iou`` [G, A], also with G or A equal to 0. Returns ``matched`` [A] int64, the row of
-    highest IoU (the first of equals; 0 if G is 0), and ``labels`` [A] int64.
+    Args: ``iou`` [G, A], also with G or A equal to 0; without ground truth all is background.
+    Returns ``matched`` [A] int64, the row of highest IoU (the first of equals; 0 if G is 0), and
+    ``labels`` [A] int64. ValueError unless ``0 <= low <= high``.
     """
     if not 0 <= low <= high:
         raise ValueError(f"IoU thresholds ({low}, {high}): expected 0 <= low <= high")

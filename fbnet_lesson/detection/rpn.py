@@ -57,7 +57,11 @@ class RPNHead(nn.Module):
 
 
 def flatten_predictions(logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
-    """Head outputs in the order of ``grid_anchors``: ``[N, H*W*A]`` and ``[N, H*W*A, 4]``."""
+    """Head outputs in the order of ``grid_anchors``: y slowest, then x, then anchor.
+
+    Args: ``logits`` [N, A, H, W]; ``deltas`` [N, 4 A, H, W], the channels anchor by anchor
+    ``dx, dy, dw, dh``. Returns ``[N, H*W*A]`` and ``[N, H*W*A, 4]``.
+    """
     n, a, h, w = logits.shape
     logits = logits.permute(0, 2, 3, 1).reshape(n, h * w * a)  # (N, H, W, A) ->
     deltas = deltas.reshape(n, a, 4, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, A, 4)

@@ -1,0 +1,181 @@
+"""Which checks have passed, remembered in one small file on this machine and nowhere else.
+
+The file holds ``{"passed": {"box_area": "2026-11-21T15:40:00Z"}}``: exercises, and when each first
+passed. Several notebooks may write at once: each takes the lock, reads, adds its own, and replaces
+the whole file.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock
+
+from fbnet_lesson.files import atomic_file
+
+VARIABLE = "FBNET_LESSON_PROGRESS"  # names another file; "off" remembers nothing
+OFF = "off"
+LOCK_SECONDS = 5  # another kernel holds the lock for milliseconds
+WIDTH = 80  # columns of the table, where names are not longer than that
+
+
+def progress_file() -> Path | None:
+    """``$FBNET_LESSON_PROGRESS``, else ``fbnet_lesson/progress.json`` in ``$XDG_DATA_HOME``, else
+    in ``~/.local/share``; None if nothing is to be remembered.
+
+    Source: XDG Base Directory Specification, where a relative ``$XDG_DATA_HOME`` does not count.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        return None if named == OFF else Path(named).expanduser()
+    base = Path(os.environ.get("XDG_DATA_HOME", ""))
+    base = base if base.is_absolute() else Path("~/.local/share").expanduser()
+    return base / "fbnet_lesson" / "progress.json"
+
+
+def record(exercise: str) -> str | None:
+    """Remember that the exercise of this name has passed; the first time counts.
+
+    Returns:
+        a line for the learner if that did not work or a broken file was found; it never raises.
+    """
+    message, path = None, None
+    try:
+        path = progress_file()
+        if path is None or exercise in remembered(path):
+            return None
+        with locked(path):
+            try:
+                known = read(path)
+            except ValueError as error:
+                kept = set_aside(path)
+                message = f"progress: {error}; it is now {kept.name}, and a new one is begun"
+                known = {}
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            write(path, known | {exercise: now})
+    except Exception as error:  # whatever a disk can do, the lesson goes on
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        place = f" in {path}" if path else ""
+        message = f"progress: this pass could not be remembered{place} ({reason})"
+    return message and " ".join(message.split())
+
+
+def passed() -> dict[str, str]:
+    """Name of each exercise that has passed -> when it first did, as ``2026-11-21T15:40:00Z``.
+
+    Raises:
+        ValueError: if the file is broken, or cannot be read.
+    """
+    path = progress_file()
+    if path is None:
+        return {}
+    try:
+        return read(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def reset() -> None:
+    """Forget all that has passed.
+
+    Raises:
+        ValueError: if the file cannot be removed.
+    """
+    path = progress_file()
+    if path is None or not path.exists():
+        return
+    try:
+        with locked(path):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def table(lessons: dict[str, list[str]]) -> str:
+    """``lessons`` (``{"06": ["nms", ...]}``) with what has passed of each, in at most 80 columns.
+
+    Raises:
+        ValueError: if the file is broken, or cannot be read.
+    """
+    path, done = progress_file(), passed()
+    counts = {name: sum(e in done for e in exercises) for name, exercises in lessons.items()}
+    shares = {name: f"{counts[name]}/{len(lessons[name])}" for name in lessons}
+    shares["total"] = f"{sum(counts.values())}/{sum(map(len, lessons.values()))}"
+    first = max(map(len, [*shares, "lesson"]))
+    second = max(map(len, [*shares.values(), "passed"]))
+    rows = [f"{'lesson':{first}}  {'passed':>{second}}  exercises"]
+    for name, exercises in lessons.items():
+        marked = [f"[{'x' if e in done else ' '}] {e}" for e in exercises]
+        left = f"{name:{first}}  {shares[name]:>{second}}  "
+        for line in wrapped(marked, WIDTH - len(left)) or [""]:
+            rows.append(left + line)
+            left = " " * len(left)
+    rows.append(f"{'total':{first}}  {shares['total']:>{second}}")
+    rows.append("")
+    rows.append(
+        f"Remembered in {path}, on this machine only."
+        if path
+        else f"Nothing is remembered: {VARIABLE} is {OFF}."
+    )
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def wrapped(items: list[str], width: int) -> list[str]:
+    """``items`` as lines of at most ``width`` columns, where one item alone is not longer."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += "  " + item
+        else:
+            lines.append(item)
+    return lines
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else reads and writes ``path`` meanwhile; its folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
+        yield
+
+
+def read(path: Path) -> dict[str, str]:
+    """What the file holds; nothing, if it is not there.
+
+    Raises:
+        ValueError: if it holds something else than this module writes.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # no JSON, or no text at all
+        content = None
+    known = content.get("passed") if isinstance(content, dict) else None
+    if not isinstance(known, dict) or not all(isinstance(when, str) for when in known.values()):
+        raise ValueError(f"{path} holds no progress of this course")
+    return known
+
+
+def remembered(path: Path) -> dict[str, str]:
+    """What the file holds, as far as it can be read."""
+    try:
+        return read(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def write(path: Path, known: dict[str, str]) -> None:
+    with atomic_file(path) as file:
+        file.write(json.dumps({"passed": known}, indent=1).encode() + b"\n")
+
+
+def set_aside(path: Path) -> Path:
+    """Give the file a name that no other has, and return it."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.broken-{number}{path.suffix}")).exists():
+        number += 1
+    return path.rename(kept)
