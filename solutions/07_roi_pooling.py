@@ -421,7 +421,8 @@ print("one sample a bin changes its box AP by less than 0.02:", abs(difference) 
 
 # %%
 along = package.axis_weights(box[:, 0] / stride, box[:, 2] / stride, 3, 16, 0)[0]  # (3, 16)
-print("first bin:", [round(w, 2) for w in along[0].tolist() if w > 0], "from cell 1 on")
+cells = along[0].nonzero().flatten()
+print("first bin: cells", cells.tolist(), "with the weights", along[0, cells].tolist())
 print("each bin's weights sum to", along.sum(1).tolist())
 print("A @ x of the cells:", (along @ ramp[0, 0, 0]).tolist())
 
