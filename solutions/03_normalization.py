@@ -352,7 +352,7 @@ def with_torchs_own(images: Tensor) -> Tensor:
 try:
     pair.run(with_torchs_own, [(four,), (two,)])
 except WorkerError as error:
-    print(error)
+    print(str(error).partition(" or ")[0])
 
 # %%
 pair.close()  # from here on one process is enough
