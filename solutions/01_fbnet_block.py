@@ -730,8 +730,8 @@ print(f"the card's figure: {ratio:.2f} times the MACs, {ratio / 2:.2f} times the
 # Neither is 1: the card's number is no count of this network at 224 pixels, in either unit. The
 # file size on the same card fits. Count before you quote.
 #
-# **"The same" network, 6,823,936 MACs apart.** The two counts above are both of FBNet-C. The difference
-# is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
+# **"The same" network, 6,823,936 MACs apart.** The two counts above are both of FBNet-C. The
+# difference is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
 
 # %%
 inverted = [m for m in models["timm/fbnetc_100"].modules() if isinstance(m, InvertedResidual)]
