@@ -10,7 +10,7 @@
 # - build an inverted residual with its options: groups and shuffle, squeeze-and-excitation,
 #   stride 2 and stride −2;
 # - compare the nine blocks among which FBNet was searched;
-# - say what changes when the detection models leave a norm out, and what nobody has published.
+# - say what changes when the detection models leave a norm out, and what is not known about it.
 #
 # | minutes | needs | run budget |
 # |---|---|---|
@@ -52,7 +52,7 @@ drawing.small_figures()
 # ## What a convolution costs
 #
 # The smallest one worth looking at: two channels in, three out, a 3×3 kernel, a map of 4 × 4
-# cells. Written as loops, each product is a line that you can count.
+# cells. Written as loops, every product can be counted.
 #
 # $$y_{o,i,j} = \sum_{c}\sum_{u,v} w_{o,c,u,v}\; x_{c,\;i+u,\;j+v}$$
 
@@ -272,7 +272,7 @@ def picture(channels: int, kernel: int, expansion: int):
 explore(
     picture,
     channels=ipywidgets.IntSlider(64, min=8, max=256, step=8),
-    kernel=ipywidgets.ToggleButtons(options=[3, 5, 7]),
+    kernel=ipywidgets.ToggleButtons(options=[3, 5, 7], value=5),
     expansion=ipywidgets.IntSlider(6, min=2, max=8),
 )
 
@@ -730,8 +730,8 @@ print(f"the card's figure: {ratio:.2f} times the MACs, {ratio / 2:.2f} times the
 # Neither is 1: the card's number is no count of this network at 224 pixels, in either unit. The
 # file size on the same card fits. Count before you quote.
 #
-# **"The same" network, 6,823,936 MACs apart.** The two lines above are both FBNet-C. The difference
-# is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
+# **"The same" network, 6,823,936 MACs apart.** The two counts above are both of FBNet-C. The
+# difference is exactly the 1×1 convolutions of the blocks with expansion 1, which timm keeps:
 
 # %%
 inverted = [m for m in models["timm/fbnetc_100"].modules() if isinstance(m, InvertedResidual)]
@@ -747,7 +747,7 @@ print("all of the gap:", gap == macs["timm/fbnetc_100"] - macs["mobile_cv/fbnet_
 #
 # ## Edges
 #
-# Four places where blocks surprise:
+# Places where blocks surprise:
 
 # %%
 odd = torch.zeros(1, 8, 7, 5)
