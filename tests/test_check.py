@@ -179,6 +179,20 @@ def test_a_slow_function_does_not_take_forever(monkeypatch, capsys):
     assert time.monotonic() - start < 5
 
 
+def test_looking_for_the_smallest_case_ends_in_time(monkeypatch, capsys):
+    monkeypatch.setattr(check_module, "CHECK_SECONDS", 1.0)
+    start = time.monotonic()
+    said = answer(
+        "if len(values) == 3 and values.sum() > 1:\n"
+        "    import time; time.sleep(0.25)\n"
+        "    return values - 1\n"
+        "return values + values * (values >= at_least)",
+        capsys,
+    )
+    assert said.startswith("✗ double_up: gives other values")
+    assert time.monotonic() - start < 15
+
+
 def test_a_failing_case_is_drawn(capsys):
     answer("return values * 3", capsys)
     (number,) = plt.get_fignums()

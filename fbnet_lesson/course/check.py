@@ -186,16 +186,21 @@ def wrong(exercise: Exercise, case: Case, got: Outcome) -> str | None:
 def smallest(exercise: Exercise, function: Callable, case: Case, end: float) -> Case:
     """The smallest case that Hypothesis finds on which ``function`` is wrong; ``case`` is one."""
 
+    failing = [case]
+
     def fails(candidate: Case) -> bool:
         if time.monotonic() > end:
+            raise TooLong  # no Exception: Hypothesis gives up at once
+        if wrong(exercise, candidate, call(function, candidate, CALL_SECONDS)) is None:
             return False
-        return wrong(exercise, candidate, call(function, candidate, CALL_SECONDS)) is not None
+        failing.append(candidate)
+        return True
 
     settings = hypothesis.settings(SETTINGS, max_examples=exercise.examples)
     try:
         return hypothesis.find(exercise.cases, fails, settings=settings, random=Random(0))
-    except HypothesisException:  # out of time, or an answer that changes from call to call
-        return case
+    except (TooLong, HypothesisException):  # or an answer that changes from call to call
+        return failing[-1]
 
 
 def diagnose(

@@ -7,16 +7,21 @@ nothing is written twice; a wrong answer is mostly an edit of that source.
 import ast
 import inspect
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import hypothesis
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 
 Case = dict[str, Any]  # argument name -> value, in the order of the signature
+# Hypothesis keeps a cache; not in the folder of the notebook.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "fbnet_lesson_hypothesis")
 SETTINGS = hypothesis.settings(
     database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
 )
