@@ -10,12 +10,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
+from fbnet_lesson.colours import COLOURS
 from fbnet_lesson.training.checkpoint import write_json
 from fbnet_lesson.training.evaluation import detections_to_coco, eval_mode
-
-# Distinct on a screen, and in greyscale by their lightness (after Okabe and Ito).
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
-           (213, 94, 0), (204, 121, 167))  # fmt: skip
 
 
 def read_image(path: str | Path) -> Image.Image:

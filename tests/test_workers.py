@@ -236,3 +236,14 @@ def is_running(pid):
             return file.read().split()[2] != "Z"  # a zombie has ended
     except OSError:
         return False
+
+
+def test_the_course_does_without_torchvision_until_it_is_needed():
+    """Each worker imports the course, and the memory of all counts in the lesson's budget."""
+    program = (
+        "import sys, fbnet_lesson.course, fbnet_lesson.zoo; print('torchvision' in sys.modules)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "False\n"

@@ -8,6 +8,7 @@ learner's function does, on all of them, is what the learner wrote.
 
 import difflib
 import inspect
+import textwrap
 import time
 import traceback
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from fbnet_lesson.course.guard import Outcome, TooLong, call, cloned, difference
 
 CALL_SECONDS = 5.0  # for one call on a tiny input
 CHECK_SECONDS = 20.0  # for looking; naming the mistake may take as long again
+WIDTH = 90  # columns of a hint: a page of JupyterLab breaks longer lines inside words
 MOSTLY = 0.6  # share of cases on which a mistake answers like the learner, to be a suspect
 
 
@@ -66,7 +68,7 @@ class Report:
             lines.append(_outcome("expected", self.expected))
         if self.case is not None:
             lines.append(_outcome("got", self.got))
-        lines.append(f"  hint      {self.hint}")
+        lines.append(textwrap.fill(f"  hint      {self.hint}", WIDTH, subsequent_indent=" " * 12))
         return "\n".join(lines) + _printed(self.got)
 
 

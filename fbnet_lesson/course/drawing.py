@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from fbnet_lesson.predict import COLOURS
+from fbnet_lesson.colours import COLOURS
 
 WIDTH = 7.0  # inches of a full-width figure: 700 pixels on a page
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 
 import torch
-import torchvision.ops
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -131,16 +130,23 @@ def roi_align(features: Tensor, boxes: Tensor, bins: int, spatial_scale: float) 
 
 
 # ------------------------------------------------------------------------------------- the oracles
+#
+# torchvision is imported when a check first needs it: all other lessons, and the workers of lesson
+# 03, do without its 90 MB.
 
 
 def torchvision_roi_pool(features: Tensor, box: Tensor, bins: int, spatial_scale: float) -> Tensor:
-    return torchvision.ops.roi_pool(features[None], [box[None]], bins, spatial_scale)[0]
+    from torchvision.ops import roi_pool
+
+    return roi_pool(features[None], [box[None]], bins, spatial_scale)[0]
 
 
 def torchvision_bilinear(values: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """A point is the one sample of the one bin of a box of one cell around it."""
+    from torchvision.ops import roi_align
+
     boxes = torch.stack([x - 0.5, y - 0.5, x + 0.5, y + 0.5], 1)
-    pooled = torchvision.ops.roi_align(values[None, None], [boxes], 1, 1.0, 1, aligned=False)
+    pooled = roi_align(values[None, None], [boxes], 1, 1.0, 1, aligned=False)
     return pooled.flatten()
 
 
@@ -153,7 +159,9 @@ def package_axis_matrix(
 def torchvision_roi_align(
     features: Tensor, boxes: Tensor, bins: int, spatial_scale: float
 ) -> Tensor:
-    return torchvision.ops.roi_align(features[None], [boxes], bins, spatial_scale, 0, aligned=True)
+    from torchvision.ops import roi_align
+
+    return roi_align(features[None], [boxes], bins, spatial_scale, 0, aligned=True)
 
 
 # ---------------------------------------------------------------------------- wrong whole functions
