@@ -610,8 +610,9 @@ for ax in (left, right):
 # takes that cause away, step by step: the solid curve flattens, and has not come to rest at the
 # outer resolutions. It still favours 6, where it began.
 #
-# A fair race starts all heads from nothing. The authors ran one, once, outside this notebook (its
-# numbers are not checked here): new box heads, 1200 steps of 8 scenes, AP on 200 other scenes.
+# A fair race starts all heads from nothing. It takes two minutes a head, so it is run outside this
+# notebook, and its numbers are not checked here (`docs/experiments/pooler_resolution.py`): new box
+# heads, 1200 steps of 8 scenes, AP on 200 other scenes.
 #
 # | resolution | 2 | 3 | 4 | 6 | 8 |
 # |---|---|---|---|---|---|
