@@ -127,6 +127,16 @@ def test_a_known_mistake_beside_another_fault_is_suspected(capsys):
     assert said.endswith("hint      At least means >=.\n")
 
 
+def test_a_mistake_that_answers_the_shown_case_otherwise_is_no_suspect(monkeypatch, capsys):
+    def rarely_wrong(values, at_least):
+        return double_up(values, at_least) + 5.0 * (len(values) == 3 and bool((values == 3).all()))
+
+    mistakes = (Mistake("goes wrong at three threes", "Look.", wrong=rarely_wrong),)
+    monkeypatch.setitem(check_module.EXERCISES, "double_up", replace(EXERCISE, mistakes=mistakes))
+    body = "return torch.where(values >= at_least, 2 * values, values) - 1.0 * (values == -4)"
+    assert answer(body, capsys).startswith("✗ double_up: gives other values\n")
+
+
 @pytest.mark.parametrize(
     "body, said",
     [
@@ -231,6 +241,14 @@ def test_checking_does_not_move_the_random_numbers(capsys):
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_a_function_that_draws_gives_the_same_answer_every_time():
+    answers = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        answers.append(call(lambda: torch.rand(2), {}).value)
+    assert torch.equal(*answers)
+
+
 # --------------------------------------------------------------- where many answers are right
 
 
@@ -295,9 +313,12 @@ def test_a_limit_that_is_just_reached_never_interrupts_what_comes_after():
         while time.monotonic() < end:
             pass
 
-    for _ in range(200):
+    threads = threading.active_count()
+    for _ in range(500):
         with contextlib.suppress(TooLong):
             limited(busy, 0.001, 0.001)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert threading.active_count() == threads
     busy(0.05)
 
 

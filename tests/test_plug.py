@@ -83,6 +83,11 @@ def test_where_a_wrong_answer_stops_the_detector_the_notebook_goes_on(capsys):
     assert said.startswith("with your box_area inside, this cell raises RuntimeError: ")
 
 
+def test_an_assertion_in_the_block_is_no_trouble_to_be_smoothed_over():
+    with pytest.raises(AssertionError), plug(box_area=double_area):
+        assert float(boxes.box_area(A)) == 4
+
+
 def test_an_adapter_puts_the_function_behind_another(monkeypatch, capsys):
     def adapter(function):
         return {"detection.boxes.nonempty": lambda found, min_size=0.0: function(found) > 0}
@@ -131,9 +136,11 @@ def test_a_generator_is_drawn_from_once(monkeypatch):
     monkeypatch.setitem(EXERCISES, "torch_draw", exercise)
     monkeypatch.setattr(boxes, "nonempty", torch_draw)
     seeded = torch.Generator().manual_seed(3)
-    expected = [torch_draw(torch.Generator().manual_seed(3))]
+    again = torch.Generator().manual_seed(3)
+    expected = [torch_draw(again), torch_draw(again)]
     with plug(torch_draw=torch_draw):
         assert torch.equal(boxes.nonempty(seeded), expected[0])
+        assert torch.equal(boxes.nonempty(seeded), expected[1])
     seeded.manual_seed(3)
     with plug(torch_draw=lambda generator: torch_draw(generator).tolist()):  # of no use
         assert torch.equal(boxes.nonempty(seeded), expected[0])
