@@ -18,7 +18,6 @@ from typing import Any
 
 import hypothesis
 import matplotlib.pyplot as plt
-import torch
 from hypothesis.errors import HypothesisException
 from torch import Tensor
 
@@ -44,7 +43,6 @@ class Report:
     named: bool = False  # whether ``mistake`` is one of the exercise's
     edge: str = ""  # the property whose case failed
     case: Case | None = None
-    wanted: str = ""  # where there is no single expected answer: what is wrong with this one
     expected: Outcome = Outcome()
     got: Outcome = Outcome()
     hint: str = ""
@@ -62,11 +60,7 @@ class Report:
         if self.case is not None:
             for i, (key, value) in enumerate(self.case.items()):
                 lines.append(_labelled("input" if i == 0 else "", f"{key} = ", value))
-        if self.wanted:
-            lines.append(f"  wanted    {self.wanted}")
-        elif self.case is not None:
             lines.append(_outcome("expected", self.expected))
-        if self.case is not None:
             lines.append(_outcome("got", self.got))
         lines.append(textwrap.fill(f"  hint      {self.hint}", WIDTH, subsequent_indent=" " * 12))
         return "\n".join(lines) + _printed(self.got)
@@ -133,7 +127,7 @@ def examine(exercise: Exercise, function: Callable, shrink: bool = True) -> Repo
         got = call(function, case, CALL_SECONDS)
     what = wrong(exercise, case, got)
     expected = call(exercise.oracle or exercise.solution, case)
-    found = Report(exercise, "failed", passed, what, False, edge, case, "", expected, got)
+    found = Report(exercise, "failed", passed, what, False, edge, case, expected, got)
     mistake, certain = None, False
     if not isinstance(got.error, TooLong):
         mistake, certain = diagnose(exercise, function, case, [case for _, case in cases])
@@ -143,10 +137,6 @@ def examine(exercise: Exercise, function: Callable, shrink: bool = True) -> Repo
         changes = {"mistake": f"{what}; perhaps it {mistake.name}", "hint": mistake.hint}
     else:
         changes = {"hint": unnamed_hint(exercise, got)}
-    if exercise.judge and not call(exercise.judge, {"case": case, "answer": got.value}).error:
-        changes["wanted"] = what
-        if not mistake:
-            changes["mistake"] = "breaks its specification"
     return Report(**vars(found) | changes)
 
 
@@ -162,32 +152,23 @@ def wrong(exercise: Exercise, case: Case, got: Outcome) -> str | None:
     """What is wrong with an outcome, as the end of "it ...", or None."""
     if isinstance(got.error, TooLong):
         return f"does not come to an end within {CALL_SECONDS:.0f} seconds"
-    if exercise.judge:
-        expected = Outcome()
-    else:
-        expected = call(exercise.oracle or exercise.solution, case)
-        if expected.error is not None:
-            wanted = type(expected.error).__name__
-            if got.error is None:
-                return f"raises no {wanted}"
-            if not isinstance(got.error, type(expected.error)):
-                return f"raises {type(got.error).__name__}, expected is {wanted}"
-            return None
+    expected = call(exercise.oracle or exercise.solution, case)
+    if expected.error is not None:
+        wanted = type(expected.error).__name__
+        if got.error is None:
+            return f"raises no {wanted}"
+        if not isinstance(got.error, type(expected.error)):
+            return f"raises {type(got.error).__name__}, expected is {wanted}"
+        return None
     if got.error is not None:
         return f"raises {type(got.error).__name__}"
     if got.changed:
         return f"writes into its input {', '.join(got.changed)}"
-    if exercise.judge:
-        judged = call(exercise.judge, {"case": case, "answer": got.value})
-        if judged.error:  # a judge stumbles over answers of another type or shape
-            return f"returns what cannot be judged, {kind(got.value)}"
-        return judged.value
     return difference(expected.value, got.value, exercise.rtol, exercise.atol)
 
 
 def smallest(exercise: Exercise, function: Callable, case: Case, end: float) -> Case:
     """The smallest case that Hypothesis finds on which ``function`` is wrong; ``case`` is one."""
-
     failing = [case]
 
     def fails(candidate: Case) -> bool:
@@ -222,7 +203,7 @@ def diagnose(
         mistaken = mistake.function(exercise.solution)
         agree = 0
         for i, (case, outcome) in enumerate(zip(cases, own, strict=False)):
-            same = alike(exercise, case, outcome, call(mistaken, case, CALL_SECONDS))
+            same = alike(exercise, outcome, call(mistaken, case, CALL_SECONDS))
             agree += same
             if not same and (i == 0 or i + 1 - agree > (1 - MOSTLY) * len(own)):
                 break  # it answers the shown case in another way, or too many of the others
@@ -234,15 +215,12 @@ def diagnose(
     return mistake, agree == len(own)
 
 
-def alike(exercise: Exercise, case: Case, a: Outcome, b: Outcome) -> bool:
-    """Whether two functions did the same; of answers that are judged: whether both are wrong in
-    the same way."""
+def alike(exercise: Exercise, a: Outcome, b: Outcome) -> bool:
+    """Whether two functions did the same."""
     if a.error or b.error:
         return type(a.error) is type(b.error)
     if a.changed != b.changed:
         return False
-    if exercise.judge:
-        return wrong(exercise, case, a) == wrong(exercise, case, b)
     try:
         return difference(a.value, b.value, exercise.rtol, exercise.atol) is None
     except Exception:  # of an odd type, where == itself raises
@@ -277,8 +255,6 @@ def brief(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {brief(item)}" for key, item in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, torch.Generator):
-        return "a generator"
     text = repr(value)
     return text if len(text) < 200 else f"{text[:200]}..."
 

@@ -74,8 +74,6 @@ class Exercise:
     mistakes: Sequence[Mistake]
     hint: str  # where no mistake of the list fits
     oracle: Callable | None = None  # None: the solution
-    judge: Callable[[Case, Any], str | None] | None = None  # where many answers are right: says
-    #                                          what is wrong with one, in a sentence, or None
     draw: Callable[[Case, Any, Any], None] | None = None  # (case, expected, got); None: as grids
     plug: Callable[[Callable], dict[str, Callable]] | None = None  # dotted path -> replacement
     rtol: float = 1e-4
