@@ -4,11 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fbnet_lesson.checkpoints import load_weights, save_weights
+    from fbnet_lesson.classification.preprocessing import preprocess
     from fbnet_lesson.deploy.fuse import fuse
     from fbnet_lesson.detection.config import DetectorConfig
-    from fbnet_lesson.preprocessing import preprocess
-    from fbnet_lesson.zoo import create_model, list_models
+    from fbnet_lesson.zoo import create_model, list_models, load_weights, save_weights
 
 __all__ = [
     "DetectorConfig",
@@ -25,9 +24,9 @@ _HOMES = {
     "create_model": "fbnet_lesson.zoo",
     "fuse": "fbnet_lesson.deploy.fuse",
     "list_models": "fbnet_lesson.zoo",
-    "load_weights": "fbnet_lesson.checkpoints",
-    "preprocess": "fbnet_lesson.preprocessing",
-    "save_weights": "fbnet_lesson.checkpoints",
+    "load_weights": "fbnet_lesson.zoo",
+    "preprocess": "fbnet_lesson.classification.preprocessing",
+    "save_weights": "fbnet_lesson.zoo",
 }
 
 

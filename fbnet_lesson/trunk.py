@@ -1,4 +1,4 @@
-"""From table to network: the builder that reads ``architectures``, the trunk and the FPN."""
+"""From table to network: the builder that reads ``rows``, the trunk and the FPN."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import Row, parse_rows
 from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, middle_width, round_channels
+from fbnet_lesson.rows import Row, parse_rows
 
 # In place, as norms and convolutions need their inputs for the backward pass, not their outputs.
 RELU, HARD_SWISH = partial(nn.ReLU, inplace=True), partial(nn.Hardswish, inplace=True)

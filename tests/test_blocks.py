@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fbnet_lesson.architectures import DETECTION_ARCHS, parse_rows
 from fbnet_lesson.blocks import (
     ConvNormAct,
     InvertedResidual,
@@ -19,6 +18,8 @@ from fbnet_lesson.blocks import (
     count_parameters,
     round_channels,
 )
+from fbnet_lesson.detection.architectures import DETECTION_ARCHS
+from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import FPN, Trunk, build_stage
 
 FACTS = Path(__file__).parents[2] / "shared" / "facts" / "detection_archs.json"

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import fbnet_lesson as fl
-from fbnet_lesson.checkpoints import d2go_key, keys_in
+from fbnet_lesson.zoo.checkpoints import d2go_key, keys_in
 
 TINY = "lesson/mask_rcnn_tiny"
 F1 = "mobile_cv/dmasking_f1"

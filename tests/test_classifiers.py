@@ -19,9 +19,9 @@ from torch import nn
 
 import fbnet_lesson as fl
 from fbnet_lesson.blocks import count_macs, count_parameters
-from fbnet_lesson.checkpoints import keys_in
-from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS, hard
-from fbnet_lesson.classifier import Classifier, ClassifierConfig
+from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS, hard
+from fbnet_lesson.classification.classifier import Classifier, ClassifierConfig
+from fbnet_lesson.zoo.checkpoints import keys_in
 
 DATA = Path(__file__).parent / "data"
 MANIFESTS = json.loads(gzip.decompress((DATA / "golden_cls.json.gz").read_bytes()))

@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 
 import fbnet_lesson as fl
 from fbnet_lesson import cli
+from fbnet_lesson.classification.published import PRETRAINED, Pretrained
 from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
-from fbnet_lesson.predict import draw, find, predict_files, read_image
-from fbnet_lesson.pretrained import PRETRAINED, Pretrained
+from fbnet_lesson.data.pictures import read_image
+from fbnet_lesson.inference.detections import find, predict_files
+from fbnet_lesson.inference.pictures import draw
 from fbnet_lesson.training.runs import load_run
 
 HUB = "https://huggingface.co"
@@ -70,7 +72,7 @@ def test_help_names_all_commands_and_no_command_is_help():
 
 def test_train_has_an_option_for_each_setting():
     options = call("train", "--help").output
-    for field in cli.TrainConfig.__dataclass_fields__:
+    for field in cli.train.TrainConfig.__dataclass_fields__:
         assert f"--{field.replace('_', '-')} " in options, field
 
 
@@ -106,9 +108,9 @@ def test_the_module_is_the_same_program():
 
 def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(cli.Path, "exists", lambda self: True)
+    monkeypatch.setattr(cli.course.Path, "exists", lambda self: True)
     monkeypatch.setattr(
-        cli.subprocess,
+        cli.course.subprocess,
         "run",
         lambda *a, cwd, env: calls.append((*a, cwd, env)) or subprocess.CompletedProcess([], 3),
     )
@@ -129,13 +131,13 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
 
 def test_data_shapes_writes_a_coco_folder(tmp_path):
     assert call("data", "shapes", "--out", tmp_path, "--images", 3, "--size", 64).exit_code == 0
-    annotations, images = cli.find_annotations(str(tmp_path), None)
+    annotations, images = cli.data.find_annotations(str(tmp_path), None)
     assert len(json.loads(annotations.read_text())["images"]) == 3
     assert len(list(images.glob("*.png"))) == 3
 
 
 def test_data_check_ends_with_0_for_a_sound_set_and_1_for_a_defect(coco, tmp_path):
-    annotations, images = cli.find_annotations(str(coco), None)
+    annotations, images = cli.data.find_annotations(str(coco), None)
     result = call("data", "check", annotations, "--images", images)
     assert result.exit_code == 0 and "no defects: 6 images" in result.output
     result = call("data", "check", annotations, "--images", tmp_path)
@@ -143,28 +145,28 @@ def test_data_check_ends_with_0_for_a_sound_set_and_1_for_a_defect(coco, tmp_pat
 
 
 def test_lists_of_image_ids():
-    assert cli.parse_ids("0-3,7, 9-9") == [0, 1, 2, 3, 7, 9]
+    assert cli.data.parse_ids("0-3,7, 9-9") == [0, 1, 2, 3, 7, 9]
     for wrong in ("", "a", "1-", "-1", "1,,2", "1-2-3"):
         with pytest.raises(ValueError, match="is no list of image ids; allowed is such as 0-13,20"):
-            cli.parse_ids(wrong)
+            cli.data.parse_ids(wrong)
     with pytest.raises(ValueError, match="'5-3' of image ids runs backwards"):
-        cli.parse_ids("1,5-3")
+        cli.data.parse_ids("1,5-3")
 
 
 def test_a_folder_stands_for_its_only_annotation_file_and_its_images(coco, tmp_path):
-    annotations, images = cli.find_annotations(str(coco), None)
-    assert cli.find_annotations(str(annotations), None) == (annotations, images)
-    assert cli.find_annotations(str(coco), str(tmp_path)) == (annotations, tmp_path)
+    annotations, images = cli.data.find_annotations(str(coco), None)
+    assert cli.data.find_annotations(str(annotations), None) == (annotations, images)
+    assert cli.data.find_annotations(str(coco), str(tmp_path)) == (annotations, tmp_path)
     (tmp_path / "a.json").touch()
     (tmp_path / "b.json").touch()
     with pytest.raises(ValueError, match=r"found: a.json, b.json\); name the file"):
-        cli.find_annotations(str(tmp_path), None)
+        cli.data.find_annotations(str(tmp_path), None)
 
 
 def test_settings_of_the_model_are_read_as_python_values_or_text():
     pairs = ["norm=GN", "pre_nms_topk=(200, 100)", "resize=False", "min_size=64"]
     expected = {"norm": "GN", "pre_nms_topk": (200, 100), "resize": False, "min_size": 64}
-    assert cli.parse_settings(pairs) == expected
+    assert cli.detectors.parse_settings(pairs) == expected
 
 
 # Wrong options
@@ -197,7 +199,7 @@ def test_an_image_that_is_trained_on_is_not_evaluated_on(coco, tmp_path):
 
 
 def test_a_data_set_with_defects_is_refused_or_they_are_dropped_and_counted(coco, tmp_path):
-    annotations, images = cli.find_annotations(str(coco), None)
+    annotations, images = cli.data.find_annotations(str(coco), None)
     content = json.loads(annotations.read_text())
     content["annotations"][0]["category_id"] = 99
     (tmp_path / "bad.json").write_text(json.dumps(content))
@@ -263,7 +265,7 @@ def test_training_on_a_coco_set_by_image_ids(coco, tmp_path):
 def test_weights_of_another_number_of_classes_start_a_training_without_their_predictors(
     coco, run, tmp_path
 ):
-    annotations, images = cli.find_annotations(str(coco), None)
+    annotations, images = cli.data.find_annotations(str(coco), None)
     content = json.loads(annotations.read_text())
     for record in content["annotations"]:
         record["category_id"] = 1
@@ -286,7 +288,7 @@ def test_evaluation_writes_what_it_found(run, tmp_path):
 
 
 def test_a_detector_is_not_evaluated_on_other_classes(coco, run, tmp_path):
-    annotations, images = cli.find_annotations(str(coco), None)
+    annotations, images = cli.data.find_annotations(str(coco), None)
     content = json.loads(annotations.read_text())
     content["categories"][0]["name"] = "plate"
     (tmp_path / "other.json").write_text(json.dumps(content))

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from fbnet_lesson.download import DownloadError, cache_dir, download
-from fbnet_lesson.pretrained import PRETRAINED, Pretrained, pretrained_file
+from fbnet_lesson.classification.published import PRETRAINED, Pretrained
+from fbnet_lesson.zoo.download import DownloadError, cache_dir, download
+from fbnet_lesson.zoo.pretrained import pretrained_file
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -366,7 +367,7 @@ def test_a_damaged_file_without_a_server_is_named_and_kept(server, path):
 
 # --------------------------------------------------------------------------------- many processes
 
-DOWNLOAD = "import sys; from pathlib import Path; from fbnet_lesson.download import download; "
+DOWNLOAD = "import sys; from pathlib import Path; from fbnet_lesson.zoo.download import download; "
 DOWNLOAD += "download(sys.argv[1], Path(sys.argv[2]))"
 
 
@@ -460,7 +461,7 @@ def test_a_network_without_published_weights_is_named_with_those_that_have_some(
 
 ASK = """
 import json, sys
-from fbnet_lesson.pretrained import pretrained_file
+from fbnet_lesson.zoo.pretrained import pretrained_file
 try:
     print(json.dumps({"file": str(pretrained_file("timm/fbnetc_100"))}))
 except Exception as error:

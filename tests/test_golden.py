@@ -15,7 +15,6 @@ import torch
 from golden_rule import golden_weight
 
 import fbnet_lesson as fl
-from fbnet_lesson.checkpoints import d2go_key
 from fbnet_lesson.detection.boxes import (
     box_area,
     box_iou,
@@ -26,6 +25,7 @@ from fbnet_lesson.detection.boxes import (
     scale_boxes,
 )
 from fbnet_lesson.detection.detector import Detector, postprocess
+from fbnet_lesson.zoo.checkpoints import d2go_key
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "golden"

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from fbnet_lesson.classify import classify, imagenet_classes
-from fbnet_lesson.preprocessing import preprocess
-from fbnet_lesson.pretrained import PRETRAINED
+from fbnet_lesson.classification.preprocessing import preprocess
+from fbnet_lesson.classification.published import PRETRAINED
+from fbnet_lesson.inference.classes import classify, imagenet_classes
 
 TIMM = [name for name in PRETRAINED if name.startswith("timm/")]
 MOBILE_CV = [name for name in PRETRAINED if name.startswith("mobile_cv/")]

@@ -12,9 +12,9 @@ from test_classifiers import randomised
 from test_download import server  # noqa: F401  a fixture
 
 import fbnet_lesson as fl
+from fbnet_lesson.classification.published import PRETRAINED
 from fbnet_lesson.detection.detector import PIXEL_MEAN
-from fbnet_lesson.download import DownloadError
-from fbnet_lesson.pretrained import PRETRAINED
+from fbnet_lesson.zoo.download import DownloadError
 
 TINY, C4, FPN = "lesson/mask_rcnn_tiny", "d2go/mask_rcnn_fbnetv3a_C4", "d2go/mask_rcnn_fbnetv3g_fpn"
 F1, C100 = "mobile_cv/dmasking_f1", "timm/fbnetc_100"

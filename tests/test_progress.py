@@ -205,7 +205,7 @@ def test_reset_forgets_all(file):
 
 
 def test_on_a_terminal_reset_asks_unless_told_not_to(file, monkeypatch):
-    monkeypatch.setattr(cli, "on_a_terminal", lambda: True)
+    monkeypatch.setattr(cli.course, "on_a_terminal", lambda: True)
     progress.record("nms")
     kept = call("progress", "--reset", answer="n\n")
     assert f"Forget all that {file} remembers? [y/N]" in kept.output

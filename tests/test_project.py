@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 import fbnet_lesson as fl
 from fbnet_lesson import cli
-from fbnet_lesson.model_table import as_markdown
+from fbnet_lesson.zoo.table import as_markdown
 
 try:
     import tomllib
@@ -110,23 +110,55 @@ def test_the_package_imports_only_what_it_declares():
 # ---------------------------------------------------------------------------------------- layers
 
 
-def importers_of(prefix: str, folder: Path) -> list[str]:
-    return [
-        str(path.relative_to(PACKAGE))
-        for path in folder.rglob("*.py")
-        if any((name + ".").startswith(prefix + ".") for name in imports(path))
-    ]
+# Each line may import the lines above it, and a package its own files.
+LAYERS = (
+    ("files", "overrides", "colours"),
+    ("norms", "rows"),
+    ("blocks",),
+    ("trunk", "freezing", "data"),
+    ("classification", "detection"),
+    ("zoo",),
+    ("training",),
+    ("search", "deploy", "inference"),
+    ("course", "benchmarks"),
+    ("cli",),
+    ("__main__",),
+)
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 
-@pytest.mark.parametrize("upper", ["training", "course", "deploy", "benchmarks", "cli"])
-def test_detection_knows_nothing_of_what_is_built_on_it(upper):
-    assert importers_of(f"fbnet_lesson.{upper}", PACKAGE / "detection") == []
+def layer(path: Path) -> str:
+    """The line's entry for a file of the package: its folder, or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("top", ["course", "benchmarks"])
-def test_only_the_command_line_imports_the_course_and_the_benchmarks(top):
-    found = importers_of(f"fbnet_lesson.{top}", PACKAGE)
-    assert [path for path in found if not path.startswith((f"{top}/", "cli.py"))] == []
+def upward(path: Path) -> set[str]:
+    """What a file imports of the package that does not stand above it in ``LAYERS``."""
+    own = layer(path)
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("fbnet_lesson.")}
+    public = {name for name in found if hasattr(fl, name) and name not in RANKS}
+    return {name for name in found - public - {own} if RANKS[name] >= RANKS[own]}
+
+
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    assert upward(path) == set()
+
+
+def test_an_import_against_the_direction_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "fbnet_lesson")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "fbnet_lesson" / "detection").mkdir(parents=True)
+    file = tmp_path / "fbnet_lesson" / "detection" / "new.py"
+    file.write_text("def f():\n    from fbnet_lesson.training.ema import EMA\n")
+    assert upward(file) == {"training"}
+    file.write_text("from ..classification import published\nfrom fbnet_lesson.trunk import FPN\n")
+    assert upward(file) == {"classification"}
+    file.write_text("from fbnet_lesson.norms import GN\nfrom .boxes import box_iou\n")
+    assert upward(file) == set()
 
 
 # ------------------------------------------------------------------- make, with a stand-in Python

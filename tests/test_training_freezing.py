@@ -5,8 +5,8 @@ import pytest
 import torch
 from training_stand_in import StandIn
 
+from fbnet_lesson.freezing import freeze_stages
 from fbnet_lesson.training.ema import EMA
-from fbnet_lesson.training.freezing import freeze_stages
 
 
 def frozen_model(k=2):

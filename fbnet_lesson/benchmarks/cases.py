@@ -26,7 +26,7 @@ from fbnet_lesson.detection.mask_head import binary_masks
 from fbnet_lesson.detection.nms import batched_nms, nms
 from fbnet_lesson.detection.roi_align import roi_align
 from fbnet_lesson.training.loop import keep_freed_memory
-from fbnet_lesson.zoo import SHIPPED
+from fbnet_lesson.zoo.models import SHIPPED
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 YARDSTICK = ("timm " if HAS_TIMM else "our ") + "fbnetc_100, one picture"

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import DetectionArch
+from fbnet_lesson.detection.architectures import DetectionArch
 from fbnet_lesson.detection.box_head import WEIGHTS as BOX_WEIGHTS
 from fbnet_lesson.detection.box_head import BoxHead, Detections, select_detections
 from fbnet_lesson.detection.boxes import (

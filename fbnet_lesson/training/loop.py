@@ -25,7 +25,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fbnet_lesson.checkpoints import model_fields, save_weights
 from fbnet_lesson.training import distributed
 from fbnet_lesson.training.checkpoint import (
     MetricsFile,
@@ -37,6 +36,7 @@ from fbnet_lesson.training.config import TrainConfig, differences
 from fbnet_lesson.training.ema import EMA
 from fbnet_lesson.training.evaluation import evaluate, headline
 from fbnet_lesson.training.sampling import BatchSampler, mix, to_device, training_loader
+from fbnet_lesson.zoo.checkpoints import model_fields, save_weights
 
 
 class RunFolderError(ValueError):

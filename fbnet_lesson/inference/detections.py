@@ -7,39 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from fbnet_lesson.colours import COLOURS
+from fbnet_lesson.data.pictures import check_image, read_image
+from fbnet_lesson.inference.pictures import draw
 from fbnet_lesson.training.checkpoint import write_json
 from fbnet_lesson.training.evaluation import detections_to_coco, eval_mode
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """A picture as upright RGB, whatever its file says about mode and rotation.
-
-    Raises:
-        ValueError: if there is no such file, or it is no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip the upper half
-                image = Image.fromarray((np.clip(image, 0, 65535) >> 8).astype(np.uint8))
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"no such picture: {path}") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the picture {path}: {error}") from error
-
-
-def check_image(path: str | Path) -> None:
-    """Raise the errors of ``read_image`` as far as they show without decoding the pixels."""
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        read_image(path)  # which says what is wrong
 
 
 def find(model: nn.Module, image: Image.Image, score: float = 0.0) -> dict[str, Tensor]:
@@ -50,31 +24,6 @@ def find(model: nn.Module, image: Image.Image, score: float = 0.0) -> dict[str, 
         (detection,) = model([tensor.to(device)])
     keep = detection["scores"] >= score
     return {key: value[keep].cpu() for key, value in detection.items()}
-
-
-def draw(image: Image.Image, detection: dict[str, Tensor], names: Sequence[str]) -> Image.Image:
-    """A copy of the picture with each detection's mask, box, class and score; the best on top."""
-    picture = np.array(image)
-    masks = detection.get("masks", [])
-    for label, mask in reversed(list(zip(detection["labels"].tolist(), masks, strict=False))):
-        colour = np.array(COLOURS[label % len(COLOURS)])
-        picture[mask.numpy()] = (picture[mask.numpy()] + colour) // 2
-    picture = Image.fromarray(picture.astype(np.uint8))
-    brush = ImageDraw.Draw(picture)
-    line = max(1, round(max(image.size) / 400))
-    font = ImageFont.load_default(size=max(10, max(image.size) / 50))
-    found = list(zip(*(detection[key].tolist() for key in ("boxes", "labels", "scores")),
-                     strict=True))  # fmt: skip
-    for box, label, score in reversed(found):
-        colour = COLOURS[label % len(COLOURS)]
-        brush.rectangle(box, outline=colour, width=line)
-        text = f"{names[label]} {score:.2f}"
-        _, _, width, height = brush.textbbox((0, 0), text, font=font)
-        x = max(0, min(box[0], image.width - width - 2))  # on the box's upper edge, but inside
-        y = max(0, box[1] - height - 2)
-        brush.rectangle((x, y, x + width + 2, y + height + 2), fill=colour)
-        brush.text((x + 1, y), text, fill=(0, 0, 0), font=font)
-    return picture
 
 
 def predict_files(

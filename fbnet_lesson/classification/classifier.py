@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import parse_rows
 from fbnet_lesson.blocks import ConvNormAct, middle_width
-from fbnet_lesson.classification_archs import ClassifierArch
+from fbnet_lesson.classification.architectures import ClassifierArch
 from fbnet_lesson.overrides import impossible, override
+from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import HARD_SWISH, RELU, Style, Trunk, build_block, set_norms
 
 

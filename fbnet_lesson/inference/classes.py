@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fbnet_lesson.predict import read_image
-from fbnet_lesson.preprocessing import preprocess
+from fbnet_lesson.classification.preprocessing import preprocess
+from fbnet_lesson.data.pictures import read_image
 from fbnet_lesson.training.evaluation import eval_mode
 
-CLASSES = Path(__file__).resolve().parent / "data" / "imagenet_classes.txt"
+CLASSES = Path(__file__).resolve().parents[1] / "data" / "imagenet_classes.txt"
 
 
 def imagenet_classes() -> list[str]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from fbnet_lesson.pretrained import pretrained
+from fbnet_lesson.classification.published import pretrained
 
 
 @dataclass(frozen=True)

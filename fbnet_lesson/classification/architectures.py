@@ -1,4 +1,4 @@
-"""Every classification network as data, in the notation of ``architectures``.
+"""Every classification network as data, in the notation of ``rows``.
 
 A definition is the five stages of a trunk, at strides 2, 4, 8, 16 and 32; the row of the head; the
 edge of the images it is evaluated on; and the ``Style`` of its origin, which says what a table of a
@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fbnet_lesson.architectures import DETECTION_ARCHS
 from fbnet_lesson.blocks import round_channels
+from fbnet_lesson.rows import FBNETV3
 from fbnet_lesson.trunk import Style
 
 
@@ -139,9 +139,9 @@ def fbnet_v3(
     letter: str, input_size: int, style: Style, padding: Mapping[int, int] | None = None
 ) -> ClassifierArch:
     """The classifier behind d2go's detector ``FBNetV3_<letter>``."""
-    detector = DETECTION_ARCHS[f"FBNetV3_{letter}"]
-    stages = hard((*detector.trunk, detector.bbox), padding)
-    return ClassifierArch(stages, "ir_pool_hs 1984 e6", input_size, style)
+    return ClassifierArch(
+        hard(FBNETV3[letter], padding), "ir_pool_hs 1984 e6", input_size, style
+    )
 
 
 CLASSIFICATION_ARCHS = {

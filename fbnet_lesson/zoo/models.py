@@ -7,17 +7,20 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fbnet_lesson.architectures import DETECTION_ARCHS, parse_rows
-from fbnet_lesson.checkpoints import load_weights, read_state_dict
-from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS
-from fbnet_lesson.classifier import Classifier, ClassifierConfig
+from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+from fbnet_lesson.classification.classifier import Classifier, ClassifierConfig
+from fbnet_lesson.classification.published import pretrained
+from fbnet_lesson.detection.architectures import DETECTION_ARCHS
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.detector import Detector
+from fbnet_lesson.freezing import freeze_stages
 from fbnet_lesson.overrides import impossible
-from fbnet_lesson.pretrained import pretrained, pretrained_file
+from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import ClassifierTrunk
+from fbnet_lesson.zoo.checkpoints import load_weights, read_state_dict
+from fbnet_lesson.zoo.pretrained import pretrained_file
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 # An installed wheel carries data/ as fbnet_lesson/shipped; in a clone it lies beside the package.
 SHIPPED = next(p for p in (PACKAGE / "shipped", PACKAGE.parent / "data") if p.is_dir()) / "weights"
 
@@ -128,8 +131,6 @@ def create_model(
     elif weights is not None:
         load_weights(model, _find_weights(name, weights))
     if isinstance(model, Detector) and config.freeze_stages:
-        from fbnet_lesson.training.freezing import freeze_stages
-
         freeze_stages(model, config.freeze_stages)
     return model
 

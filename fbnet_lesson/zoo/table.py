@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import torch
 
 from fbnet_lesson.blocks import count_macs, count_parameters
-from fbnet_lesson.classification_archs import CLASSIFICATION_ARCHS
-from fbnet_lesson.pretrained import PRETRAINED
-from fbnet_lesson.zoo import DETECTORS, create_model
+from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+from fbnet_lesson.classification.published import PRETRAINED
+from fbnet_lesson.zoo.models import DETECTORS, create_model
 
 HEADER = ("name", "kind", "parameters", "MACs", "pixels", "top-1", "weights")
 

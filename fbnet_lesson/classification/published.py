@@ -1,10 +1,6 @@
-"""The published ImageNet weights of the classifiers: where they are, and what goes with them."""
+"""What is published of each classifier: its ImageNet weights, and what goes with them."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-
-from fbnet_lesson.download import cache_dir, download, download_from_hub
 
 MOBILE_CV = "https://dl.fbaipublicfiles.com/fbnet/models"
 TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
@@ -106,26 +102,3 @@ def pretrained(model_or_name: str | object) -> Pretrained:
     if name not in PRETRAINED:
         raise ValueError(f"no published weights of {name!r}; there are {', '.join(PRETRAINED)}")
     return PRETRAINED[name]
-
-
-def pretrained_file(name: str) -> Path:
-    """The file with the published weights of the network ``name``, fetched unless it is here.
-
-    mobile_cv's come from its public address into ``cache_dir()``. timm's come from the Hugging Face
-    hub into the hub's own cache, so that timm and we share them; where ``huggingface_hub`` is not
-    installed, from timm's release into ``cache_dir()``.
-
-    Raises:
-        ValueError: for a name without published weights.
-        DownloadError: says why, and where to put the file by hand.
-    """
-    weights = pretrained(name)
-    folder = cache_dir() / name.partition("/")[0]
-    if weights.hub is not None and find_spec("huggingface_hub") is not None:
-        stem = weights.hub.rpartition("/")[2]
-        by_hand = folder / (stem + Path(weights.hub_file).suffix)
-        return download_from_hub(weights.hub, weights.hub_file, by_hand)
-    # mobile_cv calls every file model.pth; the folder above it tells them apart
-    address, _, file = weights.url.rpartition("/")
-    file = file if file != "model.pth" else address.rpartition("/")[2] + ".pth"
-    return download(weights.url, folder / file, weights.sha256)

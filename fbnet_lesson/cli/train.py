@@ -1,0 +1,200 @@
+"""``train``."""
+
+import contextlib
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fbnet_lesson.cli.data import training_data
+from fbnet_lesson.cli.detectors import DEFAULT_MODEL, parse_settings, refuse_classifier
+from fbnet_lesson.cli.errors import fail, one_line_errors, quiet_unless_first
+from fbnet_lesson.training.config import TrainConfig
+
+
+def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command an option for each field of ``TrainConfig``; it gets those that are set."""
+    hints = typing.get_type_hints(TrainConfig)
+    own = [
+        p for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.name != "train_options"
+    ]  # fmt: skip
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[hints[name] | None, typer.Option(help=_help(field))],
+        )
+        for name, field in fields.items()
+    ]
+
+    def with_options(**values: Any) -> None:
+        given = {name: values.pop(name) for name in fields}
+        command(**values, train_options={k: v for k, v in given.items() if v is not None})
+
+    with_options.__signature__ = inspect.Signature(own + options)
+    with_options.__annotations__ = {}
+    with_options.__doc__, with_options.__name__ = command.__doc__, command.__name__
+    return with_options
+
+
+def _help(field: dataclasses.Field) -> str:
+    default = field.default
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    shown = "" if default is None else f" [default: {default}]"
+    return field.metadata["help"] + shown
+
+
+@with_train_options
+def train(
+    out: Annotated[Path, typer.Option(help="run folder: config, metrics, checkpoints, weights")],
+    data: Annotated[
+        str | None, typer.Option(help="shapes, a COCO annotation file, or a folder with one")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="folder of the pictures of --data")] = None,
+    train_ids: Annotated[
+        str | None, typer.Option(help="train on these image ids only, such as 0-13,20")
+    ] = None,
+    val_ids: Annotated[str | None, typer.Option(help="evaluate on these image ids")] = None,
+    val_data: Annotated[str | None, typer.Option(help="evaluate on another COCO set")] = None,
+    val_images: Annotated[
+        str | None, typer.Option(help="folder of the pictures of --val-data")
+    ] = None,
+    drop_defects: Annotated[
+        bool | None, typer.Option("--drop-defects", help="leave out what is broken in the data")
+    ] = None,
+    train_length: Annotated[
+        int | None, typer.Option(help="with shapes: so many scenes; by default new ones each time")
+    ] = None,
+    val_length: Annotated[
+        int | None, typer.Option(help="with shapes: so many held-out scenes [default: 200]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"see fbnet-lesson models [default: {DEFAULT_MODEL}]")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="start from these: shapes, a file, or pretrained, with --set trunk=NAME"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="a field of DetectorConfig, such as norm=GN, or trunk=CLASSIFIER; may be repeated",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run in --out, with its settings")
+    ] = False,
+    *,
+    train_options: dict[str, Any],
+) -> None:
+    """Train a detector; under torchrun on many processes.
+
+    With shapes, training and evaluation scenes are rendered; otherwise any COCO-format data set.
+    """
+    given = {
+        "data": data, "images": images, "train_ids": train_ids, "val_ids": val_ids,
+        "val_data": val_data, "val_images": val_images, "drop_defects": drop_defects,
+        "train_length": train_length, "val_length": val_length, "weights": weights,
+    }  # fmt: skip
+    with one_line_errors(), quiet_unless_first():
+        from fbnet_lesson.training import distributed
+
+        plan = plan_training(out, given, model, set_ or [], train_options, resume)
+        distributed.start(plan.config.device)
+    try:
+        with quiet_unless_first():
+            run_training(out, plan, resume)
+    except KeyboardInterrupt:
+        fail(f"stopped; the same command with --resume goes on from {out}", code=130)
+    finally:
+        distributed.stop()
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a ``train`` command asks for, with what a resumed run has noted already."""
+
+    model: str
+    model_fields: dict[str, Any]
+    source: dict[str, Any]
+    config: TrainConfig
+
+
+def plan_training(
+    out: Path,
+    given: dict[str, Any],
+    model: str | None,
+    settings: list[str],
+    train_options: dict[str, Any],
+    resume: bool,
+) -> Plan:
+    """What was given on the command line, else what the resumed run noted, else the defaults.
+
+    Raises:
+        ValueError: for impossible or missing values.
+    """
+    refuse_classifier("train", model)
+    source = {"drop_defects": False, "val_length": 200}
+    noted: dict[str, Any] = {}
+    if resume and (out / "config.json").exists():
+        from fbnet_lesson.training.runs import read_config
+
+        noted = read_config(out)
+        source = noted["notes"]
+    source = {key: source.get(key) if value is None else value for key, value in given.items()}
+    if source["data"] is None:
+        raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")
+    return Plan(
+        model or noted.get("model_name", DEFAULT_MODEL),
+        {**noted.get("model_config", {}), **parse_settings(settings)},
+        source,
+        TrainConfig.from_dict({**noted.get("train", {}), **train_options}),
+    )
+
+
+def run_training(out: Path, plan: Plan, resume: bool) -> None:
+    """Build data and model, train, print the result."""
+    import torch
+
+    import fbnet_lesson as fl
+    from fbnet_lesson.training.evaluation import table
+    from fbnet_lesson.training.loop import NonFiniteError, RunFolderError, train
+
+    with one_line_errors():
+        size = plan.config.image_size or model_size(plan.model, plan.model_fields)
+        train_set, val_set = training_data(plan.source, plan.config, size)
+        fields = {"num_classes": len(train_set.categories), **plan.model_fields}
+        torch.manual_seed(plan.config.seed)
+        begun = any((out / name).exists() for name in ("last.pt", "previous.pt"))
+        weights = None if begun else plan.source["weights"]  # of a begun run: its checkpoint's
+        model = fl.create_model(plan.model, weights=weights, **fields)
+    try:
+        result = train(
+            model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source
+        )
+    except RunFolderError as error:
+        fail(str(error))
+    except NonFiniteError as error:
+        fail(str(error), code=1)
+    if result["metrics"] is not None:
+        typer.echo(table(result["metrics"]))
+    typer.echo(f"weights: {out / 'model.safetensors'}")
+
+
+def model_size(name: str, fields: dict[str, Any]) -> int:
+    """The short edge in pixels that the model resizes to."""
+    import torch
+
+    import fbnet_lesson as fl
+
+    with torch.device("meta"), contextlib.redirect_stdout(None):
+        return fl.create_model(name, **fields).config.min_size

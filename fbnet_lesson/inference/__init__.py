@@ -1,0 +1,1 @@
+"""Pictures in, detections or classes out."""
