@@ -79,6 +79,8 @@ class Exercise:
     rtol: float = 1e-4
     atol: float = 1e-5
     examples: int = 100
+    difficulty: int = 2  # 1 to 3, shown as ●●○
+    minutes: int = 10  # that most learners need
 
     def __post_init__(self):
         def in_order(case: Case) -> Case:
