@@ -1,16 +1,18 @@
-"""Which checks have passed, remembered in one small file on this machine and nowhere else.
+"""What a learner has done, remembered in one small file on this machine and nowhere else.
 
-The file holds ``{"passed": {"box_area": "2026-11-21T15:40:00Z"}}``: exercises, and when each first
-passed. Several notebooks may write at once: each takes the lock, reads, adds its own, and replaces
-the whole file.
+The file holds ``{"passed": {"box_area": "2026-11-21T15:40:00Z"}, "sources": {...}, "findings":
+[...]}``: when each exercise first passed, the source of what passed last (see ``mine``), and the
+latest mistakes that a check has found, each with exercise and time. Several notebooks may write at
+once: each takes the lock, reads, adds its own, and replaces the whole file.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +21,12 @@ from fbnet_lesson.files import atomic_file
 VARIABLE = "FBNET_LESSON_PROGRESS"  # names another file; "off" remembers nothing
 OFF = "off"
 LOCK_SECONDS = 5  # another kernel holds the lock for milliseconds
+FINDINGS_KEPT = 1000
+MISTAKE_LENGTH = 200  # characters
+FINDING = ("exercise", "mistake", "when")
 WIDTH = 80  # columns of the table, where names are not longer than that
+
+Content = dict[str, Any]  # what the file holds
 
 
 def progress_file() -> Path | None:
@@ -36,31 +43,75 @@ def progress_file() -> Path | None:
     return base / "fbnet_lesson" / "progress.json"
 
 
-def record(exercise: str) -> str | None:
-    """Remember that the exercise of this name has passed; the first time counts.
+def record(exercise: str, source: str | None = None) -> str | None:
+    """Remember that the exercise of this name has passed, when first, and with which ``source``.
 
     Returns:
         a line for the learner if that did not work or a broken file was found; it never raises.
     """
+
+    def known(content: Content) -> bool:
+        same = source is None or content["sources"].get(exercise) == source
+        return exercise in content["passed"] and same
+
+    def change(content: Content) -> None:
+        content["passed"].setdefault(exercise, now())
+        if source is not None:
+            content["sources"][exercise] = source
+
+    return changed(change, known, "this pass")
+
+
+def record_finding(exercise: str, mistake: str) -> str | None:
+    """Remember that a check has found this mistake; the latest ``FINDINGS_KEPT`` are kept.
+
+    Returns:
+        a line for the learner, as ``record``; it never raises.
+    """
+
+    def change(content: Content) -> None:
+        found = {"exercise": exercise, "mistake": mistake[:MISTAKE_LENGTH], "when": now()}
+        content["findings"] = [*content["findings"], found][-FINDINGS_KEPT:]
+
+    return changed(change, lambda content: False, "this finding")
+
+
+def changed(
+    change: Callable[[Content], None], known: Callable[[Content], bool], what: str
+) -> str | None:
+    """Make ``change`` in the file, unless all is ``known``; what went wrong, in a line."""
     message, path = None, None
     try:
         path = progress_file()
-        if path is None or exercise in remembered(path):
+        if path is None or known(remembered(path)):
             return None
         with locked(path):
             try:
-                known = read(path)
+                content = read(path)
             except ValueError as error:
                 kept = set_aside(path)
                 message = f"progress: {error}; it is now {kept.name}, and a new one is begun"
-                known = {}
-            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            write(path, known | {exercise: now})
+                content = empty()
+            change(content)
+            write(path, content)
     except Exception as error:  # whatever a disk can do, the lesson goes on
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         place = f" in {path}" if path else ""
-        message = f"progress: this pass could not be remembered{place} ({reason})"
+        message = f"progress: {what} could not be remembered{place} ({reason})"
     return message and " ".join(message.split())
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def sources() -> dict[str, str]:
+    """Name of each exercise -> the source of what passed last; nothing where it cannot be read."""
+    try:
+        path = progress_file()
+    except RuntimeError:  # no home
+        return {}
+    return remembered(path)["sources"] if path else {}
 
 
 def passed() -> dict[str, str]:
@@ -69,17 +120,28 @@ def passed() -> dict[str, str]:
     Raises:
         ValueError: if the file is broken, or cannot be read.
     """
+    return content()["passed"]
+
+
+def findings() -> list[dict[str, str]]:
+    """``{"exercise": ..., "mistake": ..., "when": ...}`` of each remembered finding, in order.
+
+    Raises:
+        ValueError: if the file is broken, or cannot be read.
+    """
+    return content()["findings"]
+
+
+def content() -> Content:
     path = progress_file()
-    if path is None:
-        return {}
     try:
-        return read(path)
+        return read(path) if path else empty()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def reset() -> None:
-    """Forget all that has passed.
+    """Forget all that is remembered.
 
     Raises:
         ValueError: if the file cannot be removed.
@@ -142,7 +204,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> dict[str, str]:
+def read(path: Path) -> Content:
     """What the file holds; nothing, if it is not there.
 
     Raises:
@@ -151,26 +213,39 @@ def read(path: Path) -> dict[str, str]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return {}
+        return empty()
     except ValueError:  # no JSON, or no text at all
         content = None
-    known = content.get("passed") if isinstance(content, dict) else None
-    if not isinstance(known, dict) or not all(isinstance(when, str) for when in known.values()):
+    if not isinstance(content, dict) or not isinstance(content.get("passed"), dict):
         raise ValueError(f"{path} holds no progress of this course")
-    return known
+    content = empty() | content  # the first versions wrote only what has passed
+    texts = [*content["passed"].values()]
+    if isinstance(content["sources"], dict) and isinstance(content["findings"], list):
+        texts += content["sources"].values()
+        for found in content["findings"]:
+            texts += [found.get(key) if isinstance(found, dict) else None for key in FINDING]
+    else:
+        texts.append(None)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{path} holds no progress of this course")
+    return content
 
 
-def remembered(path: Path) -> dict[str, str]:
+def empty() -> Content:
+    return {"passed": {}, "sources": {}, "findings": []}
+
+
+def remembered(path: Path) -> Content:
     """What the file holds, as far as it can be read."""
     try:
         return read(path)
     except (OSError, ValueError):
-        return {}
+        return empty()
 
 
-def write(path: Path, known: dict[str, str]) -> None:
+def write(path: Path, content: Content) -> None:
     with atomic_file(path) as file:
-        file.write(json.dumps({"passed": known}, indent=1).encode() + b"\n")
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
 def set_aside(path: Path) -> Path:
