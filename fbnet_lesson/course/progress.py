@@ -8,6 +8,7 @@ once: each takes the lock, reads, adds its own, and replaces the whole file.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -156,33 +157,56 @@ def reset() -> None:
         raise ValueError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def table(lessons: dict[str, list[str]]) -> str:
-    """``lessons`` (``{"06": ["nms", ...]}``) with what has passed of each, in at most 80 columns.
+def table(lessons: dict[str, tuple[int, dict[str, int]]]) -> str:
+    """``lessons`` (``{"06": (100, {"nms": 15, ...})}``: the minutes of each lesson, and of each of
+    its exercises) with what is done and left of it, in at most 80 columns.
+
+    Of a lesson whose exercises have all passed, nothing is left; of another one, its minutes but
+    for the exercises that have passed.
 
     Raises:
         ValueError: if the file is broken, or cannot be read.
     """
-    path, done = progress_file(), passed()
-    counts = {name: sum(e in done for e in exercises) for name, exercises in lessons.items()}
-    shares = {name: f"{counts[name]}/{len(lessons[name])}" for name in lessons}
-    shares["total"] = f"{sum(counts.values())}/{sum(map(len, lessons.values()))}"
-    first = max(map(len, [*shares, "lesson"]))
-    second = max(map(len, [*shares.values(), "passed"]))
-    rows = [f"{'lesson':{first}}  {'passed':>{second}}  exercises"]
-    for name, exercises in lessons.items():
-        marked = [f"[{'x' if e in done else ' '}] {e}" for e in exercises]
-        left = f"{name:{first}}  {shares[name]:>{second}}  "
+    path, known = progress_file(), content()
+    done, found = known["passed"], Counter(f["exercise"] for f in known["findings"])
+    numbers = {name: of_lesson(*lesson, done) for name, lesson in lessons.items()}
+    numbers["total"] = tuple(map(sum, zip(*numbers.values(), strict=True)))
+    heads = ("lesson", "minutes", "left", "passed")
+    cells = {name: (str(a), str(b), f"{c}/{d}") for name, (a, b, c, d) in numbers.items()}
+    lines = [heads, *((name, *parts) for name, parts in cells.items())]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def left_part(name: str, *parts: str) -> str:
+        return "  ".join([f"{name:{widths[0]}}", *map(str.rjust, parts, widths[1:])]) + "  "
+
+    rows = [left_part(*heads) + "exercises, in minutes"]
+    for name, (_, exercises) in lessons.items():
+        left = left_part(name, *cells[name])
+        marked = [marked_exercise(e, m, e in done, found[e]) for e, m in exercises.items()]
         for line in wrapped(marked, WIDTH - len(left)) or [""]:
             rows.append(left + line)
             left = " " * len(left)
-    rows.append(f"{'total':{first}}  {shares['total']:>{second}}")
-    rows.append("")
+    rows += [left_part("total", *cells["total"]), ""]
     rows.append(
         f"Remembered in {path}, on this machine only."
         if path
         else f"Nothing is remembered: {VARIABLE} is {OFF}."
     )
     return "\n".join(row.rstrip() for row in rows)
+
+
+def of_lesson(minutes: int, exercises: dict[str, int], done: dict) -> tuple[int, int, int, int]:
+    """Minutes of a lesson, minutes left, exercises passed, exercises."""
+    passed = [name for name in exercises if name in done]
+    left = minutes - sum(exercises[name] for name in passed)
+    finished = exercises and len(passed) == len(exercises)
+    return minutes, 0 if finished else left, len(passed), len(exercises)
+
+
+def marked_exercise(name: str, minutes: int, done: bool, findings: int) -> str:
+    """``"[ ] nms 15, 2 findings"``."""
+    found = f", {findings} finding{'s' * (findings > 1)}" if findings else ""
+    return f"[{'x' if done else ' '}] {name} {minutes}{found}"
 
 
 def wrapped(items: list[str], width: int) -> list[str]:
