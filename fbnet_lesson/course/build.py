@@ -147,13 +147,14 @@ def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
     cell does not show it, the solution in a fold at the text's end.
 
     Raises:
-        LessonError: for an exercise without a text that has a heading, in the cell before it.
+        LessonError: for an exercise whose text, at most two cells before it, has no heading.
     """
-    for before, cell in zip([None, *cells], cells, strict=False):
+    for index, cell in enumerate(cells):
         if "exercise" not in cell.metadata:
             continue
         exercise = exercise_of(cell)
-        lines = before.source.splitlines() if before and before.cell_type == "markdown" else []
+        near = [c for c in cells[max(index - 2, 0) : index] if c.cell_type == "markdown"]
+        lines = near[-1].source.splitlines() if near else []
         bare = FENCE.sub(lambda code: "\n" * code.group().count("\n"), "\n".join(lines)).split("\n")
         headings = [i for i, line in enumerate(bare) if re.match(r"#+ ", line)]
         if not headings:
@@ -163,7 +164,7 @@ def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
         lines[under:under] = ["", effort(exercise), *blank]
         if not solved:
             lines += ["", SOLUTION_FOLD.format(function_source(exercise.solution))]
-        before.source = "\n".join(lines)
+        near[-1].source = "\n".join(lines)
 
 
 def effort(exercise: Exercise) -> str:
