@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.classification.published import PRETRAINED, Pretrained
+from fbnet_lesson.course import workbook
 from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
 from fbnet_lesson.data.pictures import read_image
@@ -65,9 +66,7 @@ def run(tmp_path_factory):
 
 def test_help_names_all_commands_and_no_command_is_help():
     output = call("--help").output
-    for command in (
-        "lab", "update", "models", "data", "train", "eval", "predict", "build", "progress"
-    ):
+    for command in "lab update models data train eval predict build progress".split():
         assert re.search(rf"^  {command} ", output, re.MULTILINE)
     assert output.splitlines()[0] in call().output
 
