@@ -205,9 +205,12 @@ def test_an_exercise_says_how_hard_and_long_it_is_and_has_its_solution_in_a_fold
         f"## Exercise 1: area\n\n{dots} · about {exercise.minutes} minutes\n\nWidth times height."
     )
     assert under in blank.source and under in solved.source
-    fold = "<details><summary>Solution</summary>\n\n```python\ndef box_area(boxes: Tensor)"
-    assert blank.source.index("no heading") < blank.source.index(fold)
-    assert blank.source.endswith("\n```\n\n</details>")
+    body = "    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])\n"
+    fold = (
+        "<details><summary>Solution</summary>\n\n```python\n"
+        f"def box_area(boxes: Tensor) -> Tensor:\n{body}```\n\n</details>"
+    )  # without the docstring, which stands in the cell below
+    assert blank.source.endswith("</details>\n\n" + fold)
     assert "Solution" not in solved.source  # it stands in the cell below
 
 

@@ -212,7 +212,7 @@ def test_where_both_changed_a_cell_the_new_text_stands_and_theirs_is_a_note(root
     publish(root, [*FIRST[:3], "# About nms, better", *FIRST[4:7], "print(x, 'anew')"])
     assert "kept: 2 cells in their old form, as notes" in updated(root)
     cells = found(root)
-    head = "**Your version of this cell, from before the update:**\n\n"
+    head = "**Your version of this cell, before the update:**\n\n"
     assert cells[3:5] == ["# About nms, better", head + "# About nms, in my words"]
     assert cells[-2:] == ["print(x, 'anew')", head + "````python\nprint(x, 'mine')\n````"]
     publish(root, FIRST)
@@ -230,7 +230,7 @@ def test_work_on_cells_that_the_new_version_lacks_is_kept(root):
     learner(root, work)
     publish(root, ["# Small", *FIRST[6:]])
     updated(root)
-    note = "**Your version of this cell, from before the update:**\n\n````python\n{}\n````"
+    note = "**Your version of this cell, before the update:**\n\n````python\n{}\n````"
     assert found(root) == [
         "# Small", 'guess = {"kept": 60}', note.format("x = 100"), MINE,
         note.format("check(nms)  # passed"), *FIRST[6:],
@@ -241,8 +241,16 @@ def test_an_exercise_with_a_new_text_stays_the_learner_s_and_is_named(root):
     learner(root, lambda cells: cells[4].update(source=MINE))
     anew = ('def nms(boxes):\n    """Anew."""\n    raise NotImplementedError', FIRST[4][1])
     publish(root, [*FIRST[:4], anew, *FIRST[5:]])
-    assert "kept: 1 exercise (nms); new text for nms: the solution above" in updated(root)
-    assert found(root)[4] == MINE
+    assert "kept: 1 exercise (nms); new text for nms, below your cell." in updated(root)
+    note = "**The lesson's new version of this cell:**\n\n````python\n" + anew[0] + "\n````"
+    assert found(root) == [*sources(FIRST[:4]), MINE, note, *sources(FIRST[5:])]
+
+
+def test_predictions_with_a_new_text_stay_the_learner_s_and_are_named(root):
+    learner(root, lambda cells: cells[1].update(source='guess = {"kept": 60}'))
+    publish(root, [FIRST[0], 'guess = {"kept": None, "recall": None}', *FIRST[2:]])
+    assert "kept: your predictions; new text for your predictions, below" in updated(root)
+    assert found(root)[1] == 'guess = {"kept": 60}' and '"recall": None' in found(root)[2]
 
 
 def test_an_exercise_that_is_not_written_yet_gets_its_new_text(root):

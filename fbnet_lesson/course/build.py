@@ -10,11 +10,13 @@ minutes and its solution in a fold. What a figure shows, a comment ``# alt:`` at
 cell, becomes the text alternative that MyST and its books read.
 """
 
+import ast
 import math
 import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
@@ -163,8 +165,16 @@ def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
         blank = [] if not any(lines[under : under + 1]) else [""]
         lines[under:under] = ["", effort(exercise), *blank]
         if not solved:
-            lines += ["", SOLUTION_FOLD.format(function_source(exercise.solution))]
+            lines += ["", SOLUTION_FOLD.format(without_docstring(exercise.solution))]
         near[-1].source = "\n".join(lines)
+
+
+def without_docstring(function: Callable) -> str:
+    """The source of a function without its docstring, which the cell of its exercise shows."""
+    source = function_source(function)
+    (definition,) = ast.parse(source).body
+    docstring, lines = definition.body[0], source.splitlines()
+    return "\n".join(lines[: docstring.lineno - 1] + lines[docstring.end_lineno :])
 
 
 def effort(exercise: Exercise) -> str:

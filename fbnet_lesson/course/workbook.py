@@ -57,9 +57,7 @@ class Kept:
         ]
         text = "kept: " + (", ".join(filter(None, parts)) or "nothing, as nothing was yours")
         if self.changed:
-            text += (
-                f"; new text for {', '.join(self.changed)}: the solution above your cell shows it"
-            )
+            text += f"; new text for {', '.join(self.changed)}, below your cell"
         if self.restored:
             text += "; " + count(self.restored, "deleted cell is", "deleted cells are") + " back"
         return text
@@ -240,9 +238,10 @@ def merged(
     """The cells of the new version with the learner's work in them.
 
     The new lesson is there as a whole and in its order. An exercise or prediction that the learner
-    wrote stays theirs, and so does any cell they changed whose text the new version left as it was.
-    Where both changed it, the new text stands and the learner's follows as a note. Cells they
-    added come after the cell that they followed.
+    wrote stays theirs; if the lesson has another text for it, that follows as a note. Any other
+    cell that they changed stays theirs where the new version left it as it was; where both changed
+    it, the new text stands and the learner's follows as a note. Cells they added come after the
+    cell that they followed.
     """
     origins, successors = origins_of(learners, base), successors_of(base, new)
     result = [NotebookNode(cell) for cell in new]
@@ -270,12 +269,14 @@ def merged(
         elif is_answer(before) or (now is not None and now.source == before.source):
             take_over(result[to], cell)
             name = exercise_name(before)
+            if now.source != before.source:
+                following[to].append(note(now, "The lesson's new version of this cell:"))
+                kept.changed.append(name or "your predictions")
             kept.exercises += [name] if name else []
-            kept.changed += [name] if name and now.source != before.source else []
             kept.guesses += is_guess(before)
             kept.edits += not is_answer(before)
         else:
-            following[place].append(note(cell))
+            following[place].append(note(cell, "Your version of this cell, before the update:"))
             kept.notes += 1
     kept.restored = sum(i in successors for i in set(range(len(base))) - set(origins.values()))
     cells = list(following[-1])
@@ -379,8 +380,7 @@ def own_cell(cell: NotebookNode, new: list[NotebookNode]) -> NotebookNode:
     return NotebookNode(cell, id=uuid.uuid4().hex[:8] if taken else cell.id)
 
 
-def note(cell: NotebookNode) -> NotebookNode:
-    """What the learner had made of a cell of the lesson, as a text that runs nothing."""
-    head = "**Your version of this cell, from before the update:**\n\n"
+def note(cell: NotebookNode, head: str) -> NotebookNode:
+    """Another version of a cell, as a text that runs nothing."""
     code = f"````python\n{cell.source}\n````" if cell.cell_type == "code" else cell.source
-    return nbformat.v4.new_markdown_cell(head + code)
+    return nbformat.v4.new_markdown_cell(f"**{head}**\n\n{code}")
