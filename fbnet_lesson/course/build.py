@@ -316,14 +316,18 @@ def defects(notebook: NotebookNode, size: int, root: Path = ROOT) -> list[str]:
     return found
 
 
+def draws(cell: NotebookNode) -> bool:
+    """Whether a cell shows a picture."""
+    kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+    return any(kind.startswith("image/") for kind in kinds)
+
+
 def alt_defect(cell: NotebookNode) -> str | None:
     """What is wrong with the text alternative of a cell's figure, as the end of "cell 3 ..."."""
-    kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-    draws = any(kind.startswith("image/") for kind in kinds)
     alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-    if draws and not alt:
+    if draws(cell) and not alt:
         return "draws, and says nowhere what is to be seen: begin it with '# alt: ...'"
-    return "has a text alternative ('# alt:') and no figure" if alt and not draws else None
+    return "has a text alternative ('# alt:') and no figure" if alt and not draws(cell) else None
 
 
 def output_text(output: NotebookNode) -> str:
