@@ -32,7 +32,7 @@ from fbnet_lesson.course import drawing, naming, originals, progress
 from fbnet_lesson.course.differences import Described, Difference, difference, kind
 from fbnet_lesson.course.exercise import SETTINGS, Case, Exercise, Trial
 from fbnet_lesson.course.exercises import EXERCISES
-from fbnet_lesson.course.guard import Failure, Outcome, as_before, cloned, name_of, undisturbed
+from fbnet_lesson.course.guard import Failure, Outcome, cloned, fresh, name_of, unwritten
 from fbnet_lesson.course.isolation import Caller, caller
 
 CALL_SECONDS = 10.0  # for one call on a tiny input: loops and NumPy take milliseconds
@@ -154,7 +154,7 @@ def examine(
     ``isolated`` lets it run in a process of its own, where there can be one.
     """
     replaced = tuple(originals.restore())
-    with undisturbed(), as_before(), caller(function, isolated) as ask:
+    with fresh(), caller(function, isolated) as ask:
         report = _examine(exercise, name_of(function), ask, shrink)
     return Report(**vars(report) | {"replaced": replaced, "moved": report.got.moved})
 
@@ -165,7 +165,7 @@ def _examine(exercise: Exercise, name: str, ask: Caller, shrink: bool) -> Report
     first = late = None  # the number of the first wrong answer, and what is wrong with it
     outcomes = ask([trial.case for trial in exercise.trials], CALL_SECONDS)
     for number, (trial, got) in enumerate(zip(exercise.trials, outcomes, strict=False)):
-        if is_unwritten(name, got.error):
+        if unwritten(got.error) == name:
             return Report(exercise, "unwritten")
         found = wrong(exercise, trial.expected, got)
         seen.append(naming.Seen(number, got, found is not None))
@@ -198,14 +198,6 @@ def _examine(exercise: Exercise, name: str, ask: Caller, shrink: bool) -> Report
         text = names if verdict.certain else f"{text}; perhaps it {names}"
         hint = " ".join(mistake.hint for mistake in verdict.mistakes)
     return Report(exercise, "failed", first, text, verdict.certain, edge, case, expected, got, hint)
-
-
-def is_unwritten(name: str, error: Failure | None) -> bool:
-    """Whether the function called ``name`` says so itself, and not another one that it calls, or
-    torch about an operation that it lacks."""
-    if error is None or error.name != "NotImplementedError" or error.function != name:
-        return False
-    return not error.text or "raise NotImplementedError" in error.line
 
 
 def _lost(got: Outcome) -> bool:
@@ -268,10 +260,10 @@ def _raised(error: Failure) -> Difference:
         text, hint = FATES[error.name]
         hint = " ".join(filter(None, (hint, _where(error))))
         return Difference(text.format(seconds=CALL_SECONDS, text=error.text), hint)
-    if error.name == "NotImplementedError" and error.function in EXERCISES and not error.text:
+    if (name := unwritten(error)) in EXERCISES:
         return Difference(
-            f"calls {error.function}, which is not written yet",
-            f"Write {error.function} first and run its cell, or do without it.",
+            f"calls {name}, which is not written yet",
+            f"Write {name} first and run its cell, or do without it.",
         )
     return Difference(f"raises {error.name}", _where(error))
 

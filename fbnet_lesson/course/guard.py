@@ -76,8 +76,8 @@ def call(
 ) -> Outcome:
     """Call ``function`` with copies of the values of ``case``, by position, in this process.
 
-    Random numbers begin anew at each call; keep them with ``undisturbed``. ``printed_elsewhere``
-    fetches what did not go through Python's streams.
+    Random numbers begin anew at each call; ``fresh`` keeps those of the notebook.
+    ``printed_elsewhere`` fetches what did not go through Python's streams.
     """
     text = BoundedText()
     run = functools.partial(limited, seconds=seconds) if seconds else lambda ready: ready()
@@ -172,47 +172,54 @@ def _tensors(value: Any) -> list[Tensor]:
 
 @contextlib.contextmanager
 def as_before() -> Iterator[list[str]]:
-    """Inside, torch has the settings it starts with; afterwards those from before, and this
-    process is in the same folder.
+    """Afterwards torch has the functions and settings from before, and this process its folder.
 
     Yields:
         a list, which holds in the end what had to be put back.
     """
     moved: list[str] = []
-    settings = torch.get_default_dtype(), torch.is_grad_enabled()
-    folder = _folder()
-    torch.set_default_dtype(torch.float32)
-    torch.set_grad_enabled(True)
+    dtype, grad, folder = torch.get_default_dtype(), torch.is_grad_enabled(), _folder()
     try:
         yield moved
     finally:
         moved += originals.restore()
-        if torch.get_default_dtype() != torch.float32:
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
             moved.append("the default dtype")
-        if not torch.is_grad_enabled():
+        if torch.is_grad_enabled() != grad:
+            torch.set_grad_enabled(grad)
             moved.append("the grad mode")
-        torch.set_default_dtype(settings[0])
-        torch.set_grad_enabled(settings[1])
         if folder and _folder() != folder:
             os.chdir(folder)
             moved.append("the working directory")
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Afterwards the random numbers of torch, NumPy and Python go on as if nothing had happened,
-    and the environment variables are what they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    environment = dict(os.environ)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
+def fresh() -> Iterator[None]:
+    """Inside, torch has the settings it starts with; afterwards they, the environment variables and
+    the random numbers go on as if nothing had happened."""
+    numbers, environment = random_states(), dict(os.environ)
+    with as_before():
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        try:
+            yield
+        finally:
+            set_random_states(numbers)
+            if dict(os.environ) != environment:
+                os.environ.clear()
+                os.environ.update(environment)
+
+
+def random_states() -> tuple:
+    """Of torch, NumPy and Python."""
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def set_random_states(states: tuple) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
 
 
 def seed() -> None:
@@ -281,6 +288,21 @@ def failure(error: BaseException) -> Failure:
     return Failure(name, text, bases, function, line)
 
 
+def unwritten(error: Failure | None) -> str:
+    """The name of the function of which ``error`` says that it is not written yet; "" if it says
+    something else. (torch raises NotImplementedError too, with a text.)"""
+    if error is None or error.name != "NotImplementedError":
+        return ""
+    if error.text and "raise NotImplementedError" not in error.line:
+        return ""
+    return error.function
+
+
+def name_of(function: Callable) -> str:
+    """The name under which ``function`` was written, below decorators that say what they wrap."""
+    return getattr(inspect.unwrap(function), "__name__", "")
+
+
 def _place(error: BaseException) -> tuple[str, str]:
     """The innermost of the learner's functions, and the line in it, counted from its ``def``."""
     steps = traceback.walk_tb(error.__traceback__)
@@ -315,14 +337,15 @@ def limited(function: Callable, *args, seconds: float, **kwargs) -> Any:
     and other threads than the main one), only what follows it.
     """
     main = threading.current_thread() is threading.main_thread()
-    alarm = _alarm if main and hasattr(signal, "setitimer") else _watcher
-    with alarm(seconds):
-        return function(*args, **kwargs)
+    within = _within_alarm if main and hasattr(signal, "setitimer") else _within_watch
+    return within(functools.partial(function, *args, **kwargs), seconds)
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise ``TooLong`` in the main thread by a signal, again and again until that ends it."""
+def _within_alarm(function: Callable, seconds: float) -> Any:
+    """Raise ``TooLong`` in the main thread by a signal, again and again until that ends it.
+
+    No context managers here: a signal that is heard between two of their lines would undo them.
+    """
     running, tracing = True, sys.gettrace()
 
     def ring(number, frame):
@@ -330,10 +353,12 @@ def _alarm(seconds: float) -> Iterator[None]:
             return
         # A bare "except:" around the line that is running now swallows what is raised here. The
         # next line of that function, in the handler or behind it, raises once more.
-        while frame is not None and frame.f_code is not limited.__code__:
-            frame.f_trace = at_next_line
+        while frame is not None and frame.f_code is not _within_alarm.__code__:
+            if not _in_library(frame.f_code.co_filename):
+                frame.f_trace = at_next_line
             frame = frame.f_back
         sys.settrace(at_next_line)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         raise TooLong
 
     def at_next_line(frame, event, argument):
@@ -343,19 +368,19 @@ def _alarm(seconds: float) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, ring)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            yield
+            return function()
         finally:
             running = False  # from here on it does nothing
     finally:
+        running = False  # it may have rung before it was set there
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         sys.settrace(tracing)
 
 
-@contextlib.contextmanager
-def _watcher(seconds: float) -> Iterator[None]:
+def _within_watch(function: Callable, seconds: float) -> Any:
     """The same without signals: another thread raises it in this one."""
     thread, over = ctypes.c_ulong(threading.get_ident()), threading.Event()
 
@@ -368,16 +393,14 @@ def _watcher(seconds: float) -> Iterator[None]:
     watcher = threading.Thread(target=wait, daemon=True)
     watcher.start()
     try:
-        yield
+        return function()
     finally:
-        while watcher.is_alive():
-            with contextlib.suppress(TooLong):  # one may be on its way
+        late = 2  # one that is on its way is heard at a jump backwards
+        while late:
+            try:
                 over.set()
                 watcher.join()
-        with contextlib.suppress(TooLong):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
-
-
-def name_of(function: Callable) -> str:
-    """The name under which ``function`` was written, below decorators that say what they wrap."""
-    return getattr(inspect.unwrap(function), "__name__", "")
+                while late:
+                    late -= 1
+            except TooLong:
+                pass
