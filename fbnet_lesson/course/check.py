@@ -14,6 +14,7 @@ tuple may be a list. The arguments stay as they are. Speed is not judged: a slow
 fewer random cases.
 """
 
+import contextlib
 import difflib
 import functools
 import textwrap
@@ -163,19 +164,20 @@ def _examine(exercise: Exercise, name: str, ask: Caller, shrink: bool) -> Report
     end = time.monotonic() + CHECK_SECONDS
     seen: list[naming.Seen] = []
     first = late = None  # the number of the first wrong answer, and what is wrong with it
-    outcomes = ask([trial.case for trial in exercise.trials], CALL_SECONDS)
-    for number, (trial, got) in enumerate(zip(exercise.trials, outcomes, strict=False)):
-        if unwritten(got.error) == name:
-            return Report(exercise, "unwritten")
-        found = wrong(exercise, trial.expected, got)
-        seen.append(naming.Seen(number, got, found is not None))
-        if found and first is None:
-            first, what = number, found
-            if not shrink or _lost(got):
+    cases = [trial.case for trial in exercise.trials]
+    with contextlib.closing(ask(cases, CALL_SECONDS)) as outcomes:
+        for number, (trial, got) in enumerate(zip(exercise.trials, outcomes, strict=False)):
+            if unwritten(got.error) == name:
+                return Report(exercise, "unwritten")
+            found = wrong(exercise, trial.expected, got)
+            seen.append(naming.Seen(number, got, found is not None))
+            if found and first is None:
+                first, what = number, found
+                if not shrink or _lost(got):
+                    break
+            late = not trial.edge and time.monotonic() > end
+            if late or _lost(got):
                 break
-        late = not trial.edge and time.monotonic() > end
-        if late or _lost(got):
-            break
     if first is None:
         slow = len(seen) < len(exercise.trials)
         return Report(exercise, "passed", len(seen), got=got, slow=slow)

@@ -38,10 +38,11 @@ def compare(
     with plugged(watchers):
         yours = run()
     tell(watchers)
-    unused = [w.name for w in watchers if not w.answered]
-    if yours is None or unused or any(w.finding for w in watchers):
-        why = f"{' and '.join(unused)} was not called" if unused else "yours gave no answer"
-        print(f"package {shown(own)} · {why}")
+    if yours is None or any(w.finding for w in watchers):
+        print(f"package {shown(own)} · yours gave no answer")
+        return
+    if unused := [w.name for w in watchers if not w.answered]:
+        print(f"package {shown(own)} · {' and '.join(unused)} was not called")
         return
     found = difference(portable(own), portable(yours), 1e-4, 1e-5)
     verdict = "equal"

@@ -121,7 +121,7 @@ def _apart(got: Any, expected: Any) -> str:
     """Both numbers, with as many digits as it takes to tell them apart."""
     for digits in (4, 6, 8, 12, 17):
         a, b = (f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in (got, expected))
-        if a != b:
+        if a != b and "e+" not in a + b:
             break
     return f"{a}, expected {b}"
 

@@ -180,7 +180,8 @@ class Exercise:
         for pair in permutations([m for m in self.mistakes if m.edits], 2):
             with contextlib.suppress(ValueError, SyntaxError):  # the first is in the second's way
                 both = compiled(pair[1].applied(pair[0].applied(source)), self.solution)
-                found[frozenset(m.name for m in pair)] = WrongAnswer(pair, both, self.trials)
+                in_order = tuple(sorted(pair, key=self.mistakes.index))
+                found[tuple(m.name for m in in_order)] = WrongAnswer(in_order, both, self.trials)
         return list(found.values())
 
     def replacements(self, function: Callable) -> dict[str, Callable]:

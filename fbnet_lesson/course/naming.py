@@ -11,7 +11,7 @@ from fbnet_lesson.course.differences import difference
 from fbnet_lesson.course.exercise import Case, Exercise, Mistake, Trial, WrongAnswer
 from fbnet_lesson.course.guard import Outcome, call
 
-MOSTLY = 0.8  # share of the cases on which a mistake shows, and shows in the learner's answer too
+MOSTLY = 0.6  # share of the cases on which a mistake shows, and shows in the learner's answer too
 
 
 class Verdict(NamedTuple):
@@ -96,8 +96,8 @@ def _shows(
 ) -> bool:
     """Whether the mistake of ``answer`` may well be one of several in what was seen.
 
-    Where it shows, the learner's answer is never right, and mostly the same; and it explains most
-    of what is wrong.
+    Where it shows, the learner's answer is never right, and mostly the same; and it explains at
+    least half of what is wrong.
     """
     shows = same = 0
     for s in seen:
@@ -108,4 +108,4 @@ def _shows(
             return False
         shows += 1
         same += s.outcome.error is None and alike(exercise, s.outcome, other)
-    return same >= 2 and same >= MOSTLY * max(shows, sum(s.is_wrong for s in seen))
+    return same >= max(2, MOSTLY * shows, sum(s.is_wrong for s in seen) / 2)
