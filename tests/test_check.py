@@ -570,7 +570,7 @@ CELLS = {
     "os._exit(1)": "✗ box_area: ends its process with exit code 1",
     "return input('how large? ')": "✗ box_area: asks for input(), but nobody is there to type",
     "return torch.zeros(2_000_000_000)": "✗ box_area: asks for more memory than there is",
-    "display(boxes); os.chdir('/')\n    return boxes": "✗ box_area: returns shape [1, 4], expected",
+    "display(boxes); os.chdir('/')\n    return [6.0]": "✗ box_area: returns a list, expected",
     "m = torch.rand(400, 400, requires_grad=True)\n    (m @ m).sum().backward()\n"
     "    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)": "✓ box_area: 8 properties, 108 cases",
 }
