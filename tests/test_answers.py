@@ -1,6 +1,5 @@
 """Answers that people write: right ones in other styles pass, wrong ones fail. See answers/."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pytest
 
 FOLDER = Path(__file__).parent / "answers"
 sys.path.insert(0, str(FOLDER))
-from cells import cells, cells_of  # noqa: E402 (they lie in the folder just added)
+import report  # noqa: E402 (they lie in the folder just added)
+from cells import cells, cells_of  # noqa: E402
 
 from fbnet_lesson.course.check import examine  # noqa: E402
 
@@ -19,26 +19,24 @@ WRONG = [cell for cell in EVERY if not cell.is_right]
 
 @pytest.mark.parametrize("cell", RIGHT, ids=str)
 def test_a_right_answer_passes(cell):
-    report = examine(cell.exercise, cell.function())
-    assert report.state == "passed", f"{cell.place}\n{report}"
+    said = examine(cell.exercise, cell.function())
+    assert said.state == "passed", f"{cell.place}\n{said}"
 
 
 @pytest.mark.parametrize("cell", WRONG, ids=str)
 def test_a_wrong_answer_fails(cell):
     expectation = cell.words[1:] if cell.file.stem.startswith("wrong") else ()
-    report = examine(cell.exercise, cell.function(), shrink=bool(expectation))
-    assert report.state == "failed", cell.place
+    said = examine(cell.exercise, cell.function(), shrink=bool(expectation))
+    assert said.state == "failed", cell.place
     for words in expectation:
-        assert words in str(report).splitlines()[0], f"{cell.place}\n{report}"
+        assert words in str(said).splitlines()[0], f"{cell.place}\n{said}"
 
 
-def test_the_report_counts_what_is_told_and_how():
-    command = [sys.executable, str(FOLDER / "report.py")]
-    right = subprocess.run([*command, "right_00"], capture_output=True, text=True)
-    assert right.returncode == 1 and "there are no cells in right_00_*.py" in right.stderr
-    file = FOLDER / "wrong_00.py"
-    wrong = subprocess.run([*command, str(file)], capture_output=True, text=True, check=True)
-    lines = wrong.stdout.splitlines()
+def test_the_report_counts_what_is_told_and_how(capsys):
+    with pytest.raises(SystemExit, match=r"there are no cells in right_00_\*.py"):
+        report.main("right_00")
+    report.main(str(FOLDER / "wrong_00.py"))
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("   box_area · last pixel counted, and abs · ")
     assert lines[1].startswith("     failed: ✗ box_area: counts the last pixel twice")
     assert lines[-2:] == [

@@ -7,6 +7,7 @@ runs in this process, as ``guard.call`` does it.
 """
 
 import contextlib
+import faulthandler
 import gc
 import io
 import os
@@ -121,6 +122,7 @@ def serve(function: Callable, channel: Connection) -> None:
     Threads are not copied by a fork. So whatever speaks through them is cut off: IPython's streams
     and displays, the signals that asyncio listens to, and torch's own threads.
     """
+    faulthandler.disable()  # under pytest it would write about a crash that is a finding
     gc.freeze()  # what is garbage here is garbage of the notebook's, with ends of its own
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
