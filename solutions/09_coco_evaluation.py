@@ -669,9 +669,9 @@ for name, right, objects in (("no detection", [], 3), ("only wrong ones", [0, 0]
 _, recall = plain.precision_recall(torch.ones(35, dtype=torch.bool), 100)
 for name, levels in (
     ("np.linspace(0, 1, 101)", plain.POINTS),
-    ("k / 100", torch.arange(101) / 100),
+    ("k / 100", torch.arange(101).double() / 100),
 ):
-    reached = int((levels.double() <= recall[-1]).sum())
+    reached = int((levels <= recall[-1]).sum())
     print(f"35 of 100 objects found: {reached} levels {name} are reached")
 
 # %% [markdown]
