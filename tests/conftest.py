@@ -1,6 +1,7 @@
 """What holds for every test: no network, one thread, the same examples, nobody's progress."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A check that passes in a test is nobody's progress.
 os.environ["FBNET_LESSON_PROGRESS"] = "off"
+
+# Under nohup, or behind & in a script, SIGINT is ignored, and by all that is started from here; a
+# learner's kernel has Python's handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Here, and through PYTHONPATH in every process that a test starts: notebook kernels (nbval's too),
 # commands, torchrun workers.
