@@ -24,9 +24,9 @@ from hypothesis import strategies
 from torch import Tensor
 
 from fbnet_lesson.course import progress
+from fbnet_lesson.course.differences import kind
 from fbnet_lesson.course.exercise import STUB_BODY, Exercise
 from fbnet_lesson.course.exercises import EXERCISES
-from fbnet_lesson.course.guard import kind
 
 if TYPE_CHECKING:
     from fbnet_lesson.course.check import Report
