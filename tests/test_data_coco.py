@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from torchvision import tv_tensors
 
 from fbnet_lesson.data import CocoDataset, check_dataset, write_coco
-from fbnet_lesson.data.coco import _counts_from_text, read_image
+from fbnet_lesson.data.coco import read_image
+from fbnet_lesson.data.outlines import counts_from_text
 
 FRUITS = Path(__file__).parent.parent.parent / "shared" / "realdata" / "fruits_nuts"
 WIDTH, HEIGHT = 40, 30
@@ -510,17 +511,17 @@ def test_a_long_table_says_how_much_it_leaves_out(folder):
 def test_compressed_runs_are_read_as_pycocotools_wrote_them(counts):
     size = [1, sum(counts)]
     text = mask_utils.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
-    assert _counts_from_text(text) == _counts_from_text(text.decode()) == counts
+    assert counts_from_text(text) == counts_from_text(text.decode()) == counts
 
 
 @pytest.mark.parametrize("text", ["1a", "1\x01", "1p", "1é", "1" + "o" * 90 + "1"])
 def test_text_that_pycocotools_would_read_past_its_end_is_refused(text):
-    assert _counts_from_text("1") == [1] and _counts_from_text(text) is None
+    assert counts_from_text("1") == [1] and counts_from_text(text) is None
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_read_as_runs_or_refused(text):
-    counts = _counts_from_text(text)
+    counts = counts_from_text(text)
     assert counts is None or all(isinstance(count, int) for count in counts)
 
 

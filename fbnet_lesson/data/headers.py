@@ -25,31 +25,37 @@ VERSION = 1
 TOGETHER = 32  # files that a thread reads before it takes more
 
 
-def read_headers(folder, names, whole=False):
-    """For each name of a file of ``folder``: its ``Header``, or the ValueError of reading it.
+def read_headers(folder, files, whole=False):
+    """For each file of ``folder``: its ``Header``, or the ValueError of reading it, by name.
 
-    whole: every picture is decoded, once, so that a file broken in the middle is found, and its
-    ``content`` is known. ``names`` has no file twice.
+    files: {name: ``stamp`` of the file}. whole: every picture is decoded, once, so that a file
+    broken in the middle is found, and its ``content`` is known.
     """
     notes = _Notes(folder)
-    stats = {name: _stat(folder, name) for name in names}
-    found = {name: notes.get(name, stats[name], whole) for name in names}
-    missing = [name for name in names if found[name] is None]
+    found = {name: notes.get(name, stamp, whole) for name, stamp in files.items()}
+    missing = [name for name, header in found.items() if header is None]
+    if not missing:
+        return found
     parts = [missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)]
     read = read_whole if whole else read_header
 
     def read_all(part):
         return [_try(read, os.path.join(folder, name)) for name in part]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(total=len(missing), desc="checking images", delay=2, leave=False)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(missing), desc="checking images", delay=2, leave=False) as bar,
+    ):
         for part, headers in zip(parts, pool.map(read_all, parts), strict=True):
             found.update(zip(part, headers, strict=True))
             bar.update(len(part))
-        bar.close()
-    if missing:
-        notes.put({name: (stats[name], found[name]) for name in missing})
+    notes.put({name: (files[name], found[name]) for name in missing})
     return found
+
+
+def stamp(stat):
+    """What tells a changed file, of an ``os.stat``: its size in bytes, its time of change in ns."""
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _try(read, path):
@@ -57,15 +63,6 @@ def _try(read, path):
         return read(path)
     except ValueError as error:
         return error
-
-
-def _stat(folder, name):
-    """Size in bytes and time of change in ns, of the file itself where it is a link to one."""
-    try:
-        stat = os.stat(os.path.join(folder, name))
-    except (OSError, ValueError):
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 class _Notes:
@@ -82,21 +79,21 @@ class _Notes:
                 self.known = notes["pictures"]
         self.folder = folder
 
-    def get(self, name, stat, whole):
+    def get(self, name, stamp, whole):
         """The header of a file that has not changed, if it is known well enough."""
         try:
             size, time, width, height, orientation, content, values = self.known[name]
         except (KeyError, TypeError, ValueError):
             return None
-        if stat != [size, time] or (whole and not content):
+        if stamp != (size, time) or (whole and not content):
             return None
         return Header(width, height, orientation, content, values and tuple(values))
 
     def put(self, found):
-        """Note the headers of ``{name: (stat, header or error)}``; errors are not noted."""
-        for name, (stat, header) in found.items():
-            if stat and isinstance(header, Header):
-                self.known[name] = [*stat, *astuple(header)]
+        """Note the headers of ``{name: (stamp, header or error)}``; errors are not noted."""
+        for name, (stamp, header) in found.items():
+            if isinstance(header, Header):
+                self.known[name] = [*stamp, *astuple(header)]
         text = json.dumps({"version": VERSION, "folder": self.folder, "pictures": self.known})
         with contextlib.suppress(OSError, ValueError):  # a full disk, nothing to write to
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,11 @@ def show(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def has_outline(segmentation):
+    """Whether a segmentation is there: many tools write [], [[]] or null for a box alone."""
+    return bool(segmentation) and segmentation != [[]]
+
+
 # Polygons
 
 
