@@ -40,7 +40,7 @@ def make_set(folder: Path, images: int, annotations: int) -> Path:
     Image.effect_noise(SIZE, 60).convert("RGB").save(first, quality=80)
     names = [f"{i:012d}.jpg" for i in range(images)]
     for name in names[1:]:
-        os.link(first, pictures / name)
+        os.symlink(first.name, pictures / name)
     objects = []
     for number in range(1, annotations + 1):
         width, height = draws.uniform(8, 200), draws.uniform(8, 200)

@@ -44,8 +44,10 @@ class CocoDataset(Dataset):
 
     categories: the names, in the order of the labels. category_ids: the file's, or for a name
     that it has not an id that it has not. image_ids, file_names, image_sizes (height, width):
-    of the samples. has_masks is False where no annotation of the file has a segmentation: then
-    the masks are the filled boxes.
+    of the samples. folder: of the pictures. has_masks is False where no annotation of the file
+    has a segmentation: then the masks are the filled boxes. mixed: some objects have an outline
+    and some have none. objects (see ``Objects``), labels and places: all objects, their labels,
+    and which samples they are in. left_out: {name: objects} of the classes not taken.
 
     Raises ValueError where nothing is left to train on, for an unknown image id, and for an
     argument that cannot be.
@@ -85,9 +87,8 @@ class CocoDataset(Dataset):
         self.file_names = [picture.name for picture in self._pictures]
         self.image_sizes = [(picture.height, picture.width) for picture in self._pictures]
         self._label(found, classes, map_classes or {})
-        self._bounds = np.searchsorted(
-            found.places(self.objects.image_ids), np.arange(len(self.image_ids) + 1)
-        )
+        self.places = found.places(self.objects.image_ids)  # which sample an object is in
+        self._bounds = np.searchsorted(self.places, np.arange(len(self.image_ids) + 1))
         bare = (self.objects.forms == BOX) & ~self.objects.iscrowd
         self.mixed = bool(self.has_masks and bare.any())
         self._cache = PictureCache(len(self.image_ids), cache)

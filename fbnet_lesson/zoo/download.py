@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from fbnet_lesson.files import CACHE_VARIABLE, cache_dir
+from fbnet_lesson.files import CACHE_VARIABLE
 
 ATTEMPTS = 5  # as long as each of them brings something
 CHUNK = 1 << 16  # bytes read at once, at most
