@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
@@ -81,6 +81,7 @@ class Inspection:
     looked_at: Counter = field(default_factory=Counter)
     dropped: Counter = field(default_factory=Counter)
     ignored: int = 0
+    merged: int = 0
 
     def __post_init__(self):
         self.objects, _ = Objects.pack([])
@@ -181,8 +182,10 @@ class Inspection:
             where = name_of("image", "images", record, position)
             problems = check_fields(record, {"id": WHOLE, "file_name": TEXT})
             if problems or image_id in seen:
-                twice = Problem("duplicate image id", show(image_id), "an id once")
-                self._leave_out(where, position, *(problems or [twice]))
+                problems = problems or [
+                    Problem("duplicate image id", show(record["file_name"]), "an id once")
+                ]
+                self._leave_out(where, position, *problems)
                 seen.add(image_id if whole(image_id) else None)
                 continue
             seen.add(image_id)
@@ -244,7 +247,7 @@ class Inspection:
                 except ValueError as error:
                     header = error
             if isinstance(header, ValueError):
-                allowed = "a whole file: " + ", ".join(FORMATS)
+                allowed = "a whole picture of " + ", ".join(FORMATS)
                 problem = Problem("unreadable image", self._reason(header, picture), allowed)
                 self._drop_image(where, position, image_id, problem)
                 continue
@@ -383,8 +386,8 @@ class Inspection:
             joined = Objects.join([part.objects for part in parts])
             rows = np.concatenate([part.rows for part in parts])
             self.objects = joined.take(np.lexsort((rows, self.places(joined.image_ids))))
-        self.dropped["images"] = self.looked_at["images"] - len(self.images)
-        used = len(self.objects) - ignored
+        self.dropped["images"] = self.looked_at["images"] - len(self.images) - len(self.same_as)
+        used = len(self.objects) - ignored + self.merged
         self.dropped["annotations"] = self.looked_at["annotations"] - used
         self.ignored = ignored
 
@@ -453,7 +456,7 @@ class Inspection:
 
         taken: the ids of all other annotations.
         """
-        mended, twins, new_ids = {}, self._twins(records), None
+        mended, twins, new_ids, owners = {}, self._twins(records), None, None
         sizes = {i: (p.height, p.width) for i, p in self.images.items()}
         for position in odd:
             given = record = records[position]
@@ -461,6 +464,7 @@ class Inspection:
             image_id = record.get("image_id") if isinstance(record, dict) else None
             if whole(image_id) and image_id in self.same_as:
                 if _twin(record) in twins:
+                    self.merged += 1
                     self._change("annotations", position, None)
                     continue
                 record = {**record, "image_id": self.same_as[image_id]}
@@ -471,6 +475,9 @@ class Inspection:
                 found, repair = show(record["id"]), "a new id"
                 problems.insert(0, Problem("duplicate annotation id", found, "an id once", repair))
                 result["id"] = None
+            if any(p.kind == "box and outline disagree" for p in problems):
+                owners = owners or _owners(records)
+                problems = [_with_owner(p, record, owners) for p in problems]
             self._add(where, *problems)
             if result is None:
                 self._change("annotations", position, None)
@@ -633,6 +640,23 @@ def _near(a, b):
 
 def _twin(record):
     return json.dumps([record.get("category_id"), record.get("bbox")], default=str)
+
+
+def _owners(records):
+    """{(image id, box): ids of annotations} of records whose boxes can be those of others."""
+    owners = defaultdict(list)
+    for r in records:
+        if isinstance(r, dict) and is_box(r.get("bbox")) and whole(r.get("image_id")):
+            owners[r["image_id"], tuple(r["bbox"])].append(r.get("id"))
+    return owners
+
+
+def _with_owner(problem, record, owners):
+    """The problem of a box that disagrees with its outline; tells whose box it is too."""
+    others = [i for i in owners[record["image_id"], tuple(record["bbox"])] if i != record.get("id")]
+    if problem.kind != "box and outline disagree" or not others:
+        return problem
+    return replace(problem, found=f"{problem.found}, which is that of annotation {show(others[0])}")
 
 
 def _new_ids(records):

@@ -114,8 +114,20 @@ def _reason(path, error):
             "cut it into parts"
         )
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"cannot read the picture {path}: it is none of {', '.join(FORMATS)}"
+        return f"cannot read the picture {path}: {_what_it_is(path)}"
     return f"cannot read the picture {path}: {error or type(error).__name__}"
+
+
+def _what_it_is(path):
+    with open(path, "rb") as file:
+        head = file.read(200).lstrip()
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; git lfs pull fetches the picture"
+    if head[:1] == b"<" and (b"html" in head.lower() or b"xml" in head.lower()):
+        return "it is a web page or XML"
+    return f"it is none of {', '.join(FORMATS)}"
 
 
 def _orientation(image):
