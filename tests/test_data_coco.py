@@ -1,11 +1,9 @@
 """COCO-format sets: every defect is found before the training, everything else loads."""
 
-import copy
 import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from broken_data import (
@@ -19,7 +17,6 @@ from broken_data import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -30,6 +27,8 @@ from fbnet_lesson.data.mending import REGION
 from fbnet_lesson.data.outlines import counts_from_text
 
 FRUITS = Path(__file__).parent.parent.parent / "shared" / "realdata" / "fruits_nuts"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("images"))
@@ -268,7 +267,7 @@ def test_the_table_shows_each_defect_in_a_row_and_counts_the_kinds(folder):
     lines = check_dataset(data, folder).table().splitlines()
     assert lines == [
         "kind                   where         found          allowed         repair",
-        "---------------------  ------------  -------------  --------------  ------------------",
+        "---------------------  ------------  -------------  --------------  " + 35 * "-",
         "box outside the image  annotation 1  [35, 6, 7, 8]  within 40 x 30  box of the outline",
         "unknown category       annotation 2  category 9     one of [3, 7]   " + REGION,
         "unknown category       annotation 4  category 9     one of [3, 7]   " + REGION,

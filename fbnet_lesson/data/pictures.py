@@ -86,8 +86,10 @@ def _read(path, exif):
         raise ValueError(f'exif is {exif!r}; it must be "apply" or "ignore"')
     try:
         with _opened(path) as image:
+            raw = [str(tile[3]) for tile in image.tile]  # which are gone once it is loaded
+            deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in mode for mode in raw)
             orientation, native = _orientation(image), image.format == "TIFF"
-            rgb, values = _rgb(image, path)
+            rgb, values = (_deep_colours if deep else _rgb)(image, path)
     except Exception as error:  # Pillow raises errors of many classes for a broken file
         raise ValueError(_reason(path, error)) from error
     # Pillow turns TIFFs by itself when it loads them, and nothing else.
@@ -139,10 +141,7 @@ def _orientation(image):
     return value if value in UPRIGHT else 1
 
 
-def _rgb(image, path):
-    raw = [str(tile[3]) for tile in image.tile]
-    if image.mode in ("RGB", "RGBA", "LA", "L") and any(";16" in args for args in raw):
-        return _deep_colours(image, path)  # of which Pillow keeps the upper 8 bits alone
+def _rgb(image, _):
     if image.mode.startswith("I") or image.mode == "F":
         grey, values = to_8_bits(np.asarray(image))
         return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)), values
@@ -150,7 +149,7 @@ def _rgb(image, path):
 
 
 def _deep_colours(image, path):
-    """A picture of 16 bits a colour."""
+    """A picture of 16 bits a colour, of which Pillow keeps the upper 8 alone."""
     if image.format == "PNG":
         import torch
         from torchvision.io import ImageReadMode, decode_png
@@ -230,6 +229,11 @@ def read_whole(path: str | Path) -> Header:
     """
     header = read_header(path)
     image, values = _read(path, "ignore")
+    try:
+        with _opened(path) as file:
+            file.verify()  # of PNG the check sums, which reading does not look at
+    except Exception as error:
+        raise ValueError(_reason(path, error)) from error
     pixels = np.asarray(image)
     blank = bool((pixels == pixels[:1, :1]).all())
     content = "blank" if blank else blake2b(pixels, digest_size=12).hexdigest()
