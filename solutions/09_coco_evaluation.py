@@ -425,9 +425,9 @@ explore(
 )
 
 # %%
-# alt: One scene three times, with all detections over 0.05, over 0.5 and over 0.9: many overlapping
-#      boxes on the left, one for each object in the middle, and some objects without one on the
-#      right.
+# alt: One scene three times, with the detections over 0.05, over 0.5 and over 0.9. On the left ten
+#      boxes, some of them double; in the middle seven; on the right four, where two crosses and
+#      nothing else have none.
 for ax, score in zip(drawing.panels(3, height=2.6), (0.05, 0.5, 0.9), strict=True):
     shown = [r for r in found if r["image_id"] == 24 and r["score"] >= score]
     drawing.show_image(ax, pictures[24], f"over {score}: {len(shown)}", dim=0.3)
@@ -549,7 +549,8 @@ def examine(patient: list[dict], image_id: int = 25) -> None:
     )
     best = sorted((r for r in patient if r["image_id"] == image_id), key=lambda r: -r["score"])
     print("   detections:", [(names.get(r["category_id"], r["category_id"]),
-                              [round(v, 1) for v in r["bbox"]], round(r["score"], 2))
+                              [round(v) if v > 2 else round(v, 1) for v in r["bbox"]],
+                              round(r["score"], 2))
                              for r in best[:2]])  # fmt: skip
 
 
