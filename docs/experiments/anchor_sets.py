@@ -2,7 +2,7 @@
 
     python docs/experiments/anchor_sets.py
 
-About fifteen minutes on one core. The trunk and the box head keep the shipped weights, and the
+About five minutes on one core. The trunk and the box head keep the shipped weights, and the
 trunk's features are computed once; of the RPN every layer is new. Each set begins with the same
 random numbers and sees the same 800 batches of 8 scenes of seed 1 (two seeds of the weights).
 Measured on 200 scenes of seed 0, and written to ``data/experiments/anchor_sets.csv``: what the
