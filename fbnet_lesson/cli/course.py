@@ -90,10 +90,17 @@ def on_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def course_exercises() -> dict[str, list[str]]:
-    """The names of each lesson's exercises; a lesson by its slug where its source is at hand."""
-    from fbnet_lesson.course.build import lesson_slugs
+def course_exercises() -> dict[str, tuple[int, dict[str, int]]]:
+    """Each lesson's minutes and those of its exercises, by its slug.
+
+    Where the sources of the lessons are not at hand, by its number, and only with the minutes of
+    the exercises.
+    """
+    from fbnet_lesson.course.build import lesson_minutes, lesson_slugs
     from fbnet_lesson.course.exercises import LESSONS
 
+    own = {number: {e.name: e.minutes for e in LESSONS[number]} for number in LESSONS}
     slugs = {slug.partition("_")[0]: slug for slug in lesson_slugs()}
-    return {slugs.get(n, n): [e.name for e in exercises] for n, exercises in LESSONS.items()}
+    if not slugs:
+        return {number: (sum(exercises.values()), exercises) for number, exercises in own.items()}
+    return {slug: (lesson_minutes(slug), own.get(number, {})) for number, slug in slugs.items()}
