@@ -52,6 +52,7 @@ from fbnet_lesson.data.shapes import ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
 from fbnet_lesson.detection import anchors as package
 from fbnet_lesson.detection import boxes
+from fbnet_lesson.detection.boxes import SCALE_CLAMP, box_area, centre_form
 from fbnet_lesson.training.evaluation import evaluate
 
 torch.set_num_threads(1)  # one order of additions: the same digits on every machine
@@ -78,8 +79,8 @@ print("centre form", [x1 + width / 2, y1 + height / 2, width, height], "  what a
 # %%
 from_coco = torch.tensor([10.0, 20, 30, 40])  # x, y, width, height
 corners = torch.cat([from_coco[:2], from_coco[:2] + from_coco[2:]])
-print("read as it is meant:  ", corners.tolist(), "area", float(boxes.box_area(corners)))
-print("read as if it were xyxy", from_coco.tolist(), "area", float(boxes.box_area(from_coco)))
+print("read as it is meant:  ", corners.tolist(), "area", float(box_area(corners)))
+print("read as if it were xyxy", from_coco.tolist(), "area", float(box_area(from_coco)))
 
 # %% [markdown]
 # ### The + 1 of old code
@@ -94,7 +95,7 @@ print("read as if it were xyxy", from_coco.tolist(), "area", float(boxes.box_are
 # %%
 for side in (4, 16, 64):
     box = torch.tensor([0.0, 0, side, side])
-    more = float(boxes.box_area(box + torch.tensor([0, 0, 1, 1])) / boxes.box_area(box)) - 1
+    more = float(box_area(box + torch.tensor([0, 0, 1, 1])) / box_area(box)) - 1
     print(f"{side:2d} × {side:2d} pixels with a + 1 too many: {100 * more:.0f} % more area")
 
 # %%
@@ -107,8 +108,9 @@ outlines = {
 }
 for ax, (outline, style, title) in outlines.items():
     ax.set(xlim=(0, 6), ylim=(5, 0), aspect="equal", xticks=range(7), yticks=range(6))
-    ax.grid(color="0.8")
-    ax.fill([1, 4, 4, 1], [1, 1, 3, 3], color="0.7")
+    ax.set_axisbelow(True)
+    ax.grid(color="0.7")
+    ax.fill([1, 4, 4, 1], [1, 1, 3, 3], color="0.5", alpha=0.5)
     drawing.draw_boxes(ax, torch.tensor([outline]), width=2.2, style=style)
     ax.set_title(title, fontsize=9)
 
@@ -173,6 +175,7 @@ left_edge = torch.maximum(a[:, None, 0], b[None, :, 0])  # (2, 1), (1, 3) -> (2,
 right_edge = torch.minimum(a[:, None, 2], b[None, :, 2])  # (2, 3)
 print("x1 of the shared part:", left_edge.tolist())
 print("its width:            ", (right_edge - left_edge).tolist())
+print("areas of a:", box_area(a).tolist(), "and of b:", box_area(b).tolist())
 
 # %% [markdown]
 # A negative width belongs to boxes that lie apart. It must not survive: where width *and* height
@@ -187,14 +190,8 @@ print("its width:            ", (right_edge - left_edge).tolist())
 #
 # `a.unbind(-1)` gives four tensors [..., N]; `.unsqueeze(-1)` makes columns of them, and
 # `.unsqueeze(-2)` makes rows of those of `b`. `torch.minimum` and `torch.maximum` broadcast.
-# `torch.where(condition, x, 0.0)` takes x where the condition holds. `box_area` is the function of
-# lesson 00.
+# `torch.where(condition, x, 0.0)` takes x where the condition holds. `box_area` is imported above.
 # </details>
-
-# %%
-from fbnet_lesson.detection.boxes import box_area
-
-print("areas of a:", box_area(a).tolist(), "areas of b:", box_area(b).tolist())
 
 # %% exercise="detection.boxes.box_iou"
 from fbnet_lesson.detection.boxes import box_iou
@@ -305,7 +302,7 @@ for ratio, style in zip(RATIOS, (":", "-", "--"), strict=True):
     w, h = (cells[of_ratio, 2:] - cells[of_ratio, :2]).T
     right.plot(w, h, f"ko{style}", markersize=5, label=f"ratio {ratio}")
 right.set(xlabel="width, pixels", ylabel="height", xticks=[0, 50, 100], yticks=[0, 50, 100])
-right.legend(fontsize=8)
+right.legend(fontsize=8, handlelength=3)
 print("sizes", SIZES, "ratios", RATIOS, "anchors a cell", len(cells))
 
 # %% [markdown]
@@ -384,9 +381,9 @@ from fbnet_lesson.detection.anchors import grid_anchors
 check(grid_anchors)
 
 # %%
-# alt: Left, the scene with a dot on the middle of each cell and a cross on the centre of its anchors,
-#      half a cell up and to the left. Right, the fifteen anchors of two cells, one in the middle and
-#      one at the upper left corner of the picture, where most of each box lies outside.
+# alt: Left, a part of the scene with a dot on the middle of each cell and a cross on the centre of
+#      its anchors, half a cell up and to the left. Right, the fifteen anchors of two cells, one in
+#      the middle and one at the upper left corner of the picture, where most of each lies outside.
 anchors = mine(grid_anchors)(cells, (16, 16), 8)  # (3840, 4)
 image = images[3]
 left, right = drawing.panels(2, height=3.4)
@@ -466,13 +463,15 @@ for value in (4.0, 12.0, 100.0):
     d = torch.tensor(value)
     halves = f"{float(d.half().exp()):.0f} in half precision"
     print(f"exp({value:g}) = {float(d.exp()):.4g}, {halves}; clamped", end=" ")
-    print(f"{float(d.clamp(max=boxes.SCALE_CLAMP).exp()):.1f}")
+    print(f"{float(d.clamp(max=SCALE_CLAMP).exp()):.1f}")
+centre, size = centre_form(torch.tensor([[ax1, ay1, ax2, ay2]]))
+print("the anchor: centre", centre.tolist(), "size", size.tolist())
 
 # %% [markdown]
 # ## Exercise 4: decode_boxes
 #
-# `SCALE_CLAMP` is log(1000 / 16) = 4.135: a box may become 62.5 times as wide as its anchor. It is
-# the number of the first implementations, kept by all that want the same boxes.
+# `SCALE_CLAMP` is log(1000 / 16): a box may become 62.5 times as wide as its anchor. torchvision
+# and d2go have the same number; whoever wants the same boxes needs it too.
 #
 # <details><summary>Hint</summary>
 #
@@ -480,12 +479,6 @@ for value in (4.0, 12.0, 100.0):
 # together: `deltas[..., :2]` are the offsets, `deltas[..., 2:]` the logarithms. Divide by the
 # weights before anything else. The corners are the centre less and plus half the size.
 # </details>
-
-# %%
-from fbnet_lesson.detection.boxes import SCALE_CLAMP, centre_form
-
-centre, size = centre_form(torch.tensor([[0.0, 0, 4, 8]]))
-print("centre", centre.tolist(), "size", size.tolist(), f"SCALE_CLAMP {SCALE_CLAMP:.3f}")
 
 # %% exercise="detection.boxes.decode_boxes"
 from fbnet_lesson.detection.boxes import decode_boxes
@@ -559,8 +552,8 @@ for before, after, good in zip(reaching, clipped, boxes.nonempty(clipped), stric
 #
 # Before anything is trained, we can ask how well the anchors *could* do: for each object the best
 # IoU that any anchor has with it. The share of objects for which it reaches a threshold is the
-# **best possible recall** of the anchors. Two rules of hygiene: crowds are left out, as in training,
-# and anchors are chosen on other scenes than they are measured on.
+# **best possible recall** of the anchors. Two rules of hygiene: crowds are left out, as in
+# training, and anchors are chosen on other scenes than they are measured on.
 
 
 # %%
@@ -647,9 +640,9 @@ for name in ("5 sizes × 3 ratios", "15 chosen"):
 print(f"5 sizes × 3 ratios, offset half a stride: {possible(cells, offset=0.5):.2f}")
 
 # %%
-# alt: Left, covered objects against anchors a cell: at stride 8 the line rises to 0.75 at 15 anchors
-#      and stays there, close to a dotted line at 0.73; at stride 4 it rises to 0.94. Right, covered
-#      objects by their size: of those under 16 pixels about a sixth, of those over 54 nearly all.
+# alt: Left, covered objects against anchors a cell: at stride 8 the line rises to 0.74 at 15
+#      anchors and then stays, close to a dotted line at 0.73; at stride 4 it rises to 0.94. Right,
+#      covered objects by size: of those under 16 pixels about a sixth, of those over 54 nearly all.
 counts = (1, 3, 5, 15, 100)
 left, right = drawing.panels(2, height=2.9)
 for stride, style in ((4, "ks--"), (8, "ko-")):
@@ -663,7 +656,8 @@ left.legend(fontsize=8)
 length, edges = extent.prod(1).sqrt(), (0, 16, 24, 36, 54, 128)
 names = [f"{low}–{high}" for low, high in zip(edges, edges[1:], strict=False)]
 given = best_iou(cells, to_measure)
-for values, shift, shade, name in ((given, -0.2, "0.75", "15 given"), (own_shape, 0.2, "0.3", "own")):
+bars = ((given, -0.2, "0.75", "15 given"), (own_shape, 0.2, "0.3", "own shape"))
+for values, shift, shade, name in bars:
     parts = [(length >= low) & (length < high) for low, high in zip(edges, edges[1:], strict=False)]
     shares = [float((values[part] >= 0.7).float().mean()) for part in parts]
     right.bar([i + shift for i in range(5)], shares, 0.38, color=shade, label=name)
@@ -673,10 +667,12 @@ right.legend(fontsize=8)
 
 # %% [markdown]
 # **The wall is the grid.** Even an anchor of the object's exact shape has to stand on a multiple of
-# 8 pixels, up to 4 pixels off along each axis, and 4 pixels are much for a small object (the
-# figure under *IoU*). So the fourth part of the objects stays uncovered, whatever anchors you
-# choose; a finer grid, with four times the cells, covers most of them. Half a stride of offset
-# changes nothing: it moves all anchors alike, and objects lie anywhere.
+# 8 pixels, up to 4 pixels off along each axis, and 4 pixels are much for a small object (see the
+# figure under *IoU*). So a quarter of the objects stays uncovered, whatever shapes you choose; a
+# finer grid, with four times the cells, covers most of them. (A hundred sizes do a little better
+# than the exact shape: over an object that stands beside it, a slightly larger anchor has the
+# better IoU.) Half a stride of offset changes nothing: it moves all anchors alike, and objects lie
+# anywhere.
 #
 # A common way to judge anchors leaves the place out: it compares shapes on one common centre
 # (YOLO9000, arXiv 1612.08242, chose its "dimension clusters" so). On one centre, anchors keep
@@ -684,9 +680,9 @@ right.legend(fontsize=8)
 
 # %%
 for name in ("5 chosen", "15 chosen", "100 chosen"):
-    on_one_centre = boxes.box_iou(centred, sets[name]).amax(1).mean()
-    on_the_grid = best_iou(sets[name], to_measure).mean()
-    print(f"{name:11s} mean best IoU: {on_one_centre:.2f} on one centre, {on_the_grid:.2f} laid out")
+    one_centre = boxes.box_iou(centred, sets[name]).amax(1).mean()
+    laid_out = best_iou(sets[name], to_measure).mean()
+    print(f"{name:11s} mean best IoU: {one_centre:.2f} on one centre, {laid_out:.2f} laid out")
 
 # %% [markdown]
 # ### And after training?
@@ -721,7 +717,8 @@ for key, shift, shade, name in (
 left.set_yticks(places, [f"{row['anchors']}" for row in race], fontsize=8)
 left.set(xticks=[0, 0.5, 1], xlabel="objects covered with IoU 0.5", ylim=(0.4, 9))
 left.legend(fontsize=7, loc="upper left", ncols=2)
-right.barh(places, [row["box AP"] for row in race], 0.6, color="0.3")
+drawn = right.barh(places, [row["box AP"] for row in race], 0.6, color="0.3")
+right.bar_label(drawn, fmt="%.3f", padding=-32, color="white", fontsize=8)
 right.set(xticks=[0, 0.2, 0.4, 0.6, 0.8], xlabel="box AP", ylim=(0.4, 9))
 
 # %%
@@ -813,8 +810,8 @@ print("box_convert says of xywh 'x1, y2 being top left':", "x1, y2 being top lef
 # %% [markdown]
 # ## Edge cases
 #
-# **Touching, empty, inside out, outside.** Predict the four rows before you run the cell; the square
-# that they are compared with reaches from (0, 0) to (4, 4).
+# **Touching, empty, inside out, not a number.** Predict the four rows before you run the cell; the
+# square that they are compared with reaches from (0, 0) to (4, 4).
 
 # %%
 square = torch.tensor([[0.0, 0, 4, 4]])
@@ -837,8 +834,8 @@ print("torchvision, a point with itself:", float(torchvision.ops.box_iou(point, 
 #   on through maxima and means, and 0 does not.
 # - *Inside out* along both axes is a box whose area looks right, as two minus signs make a plus.
 #   IoU sees through it, as the shared part has no width; `nonempty` does as well.
-# - `nan` compares as False with everything, so that it falls out wherever something has to be *over*
-#   a limit. Write conditions that keep what is good, not ones that drop what is bad.
+# - `nan` compares as False with everything, so that it falls out wherever something has to be
+#   *over* a limit. Write conditions that keep what is good, not ones that drop what is bad.
 #
 # **Half precision.** Numbers end at 65,504 there, and an area is a product:
 
@@ -846,7 +843,7 @@ print("torchvision, a point with itself:", float(torchvision.ops.box_iou(point, 
 large, other = torch.tensor([[0.0, 0, 300, 300]]), torch.tensor([[0.0, 0, 300, 280]])
 for kind in (torch.float32, torch.float16):
     first, second = large.to(kind), other.to(kind)
-    print(f"{kind}: area {float(boxes.box_area(first)[0])},", end=" ")
+    print(f"{kind}: area {float(box_area(first)[0])},", end=" ")
     print(f"IoU {float(boxes.box_iou(first, second)[0, 0]):.2f}")
 near = torch.tensor([1000.25, 1001.0, 3001.0]).half()
 print("pixels 1000.25, 1001, 3001 as float16:", near.tolist())
@@ -858,15 +855,15 @@ print("pixels 1000.25, 1001, 3001 as float16:", near.tolist())
 # ## Stretch: chosen by k-means
 #
 # Quantiles look at sizes alone. *K-means* looks at whole shapes, and measures by IoU, as the
-# matching does. It repeats one step: each object joins the chosen shape that fits it best, then each
-# chosen shape becomes the mean of the objects that joined it. Write that step, then predict whether
-# fifteen such shapes cover more objects than the fifteen quantiles.
+# matching does. It repeats one step: each object joins the chosen shape that fits it best, then
+# each chosen shape becomes the mean of the objects that joined it. Write that step, then predict
+# whether fifteen such shapes cover more objects than the fifteen quantiles.
 #
 # <details><summary>Hint</summary>
 #
-# On one common centre, two shapes share min(w) · min(h). `argmax(1)` names the best chosen shape of
-# each object, the first of equals. Begin the result as a copy of `chosen`, and replace those that
-# someone joined.
+# On one common centre, two shapes share min(w) · min(h). `argmax(1)` names the best chosen shape
+# of each object, the first of equals. Begin the result as a copy of `chosen`, and replace those
+# that someone joined.
 # </details>
 
 # %% exercise="course.exercises.lesson04.kmeans_step"
@@ -887,18 +884,20 @@ for count in (3, 5, 15):
 
 # %% [markdown]
 # With three anchors the famous way gains five objects in a hundred, with fifteen none: it solves
-# the problem of shapes, and from there on the problem is the grid. A second stretch, without a check: choose anchors for a data set of your own,
-# with `objects_of` replaced by its boxes *in pixels of the network's input*. Which would you train
-# with, and what would you want to know before you decide?
+# the problem of shapes, and from there on the problem is the grid.
+#
+# A second stretch, without a check: choose anchors for a data set of your own, with `to_choose`
+# replaced by its boxes *in pixels of the network's input*. Which would you train with, and what
+# else would you want to know before you decide?
 
 # %% [markdown]
 # ## Recap
 #
 # Four numbers are a box only together with a convention: corners or centre, x2 inclusive or not.
-# IoU is one broadcast, with clamped sides and a thought for 0 / 0. Anchors are sizes times ratios on
-# every cell, in an order that the channels follow; decoding moves them, in units of their own size.
-# Best possible recall says before training what anchors can cover; on a coarse grid their place
-# costs more than their shape, and after two rounds of moving neither costs much.
+# IoU is one broadcast, with clamped sides and a thought for 0 / 0. Anchors are sizes times ratios
+# on every cell, in an order that the channels follow; decoding moves them, in units of their own
+# size. Best possible recall says before training what anchors can cover; on a coarse grid their
+# place costs more than their shape, and after two rounds of moving neither costs much.
 #
 # **Three questions**
 #
@@ -913,19 +912,19 @@ for count in (3, 5, 15):
 # <details><summary>2. A colleague's IoU gives 0.06 for two boxes that only touch. What did they
 # write, and which of their boxes suffers most?</summary>
 #
-# The + 1: touching boxes then share a line of pixels. Two squares of 8 pixels share 9 of 2 · 81 − 9,
-# which is 1/17 or 0.06. The smaller the boxes, the worse: with 4 pixels it would be 0.11.
+# The + 1: touching boxes then share a line of pixels. Two squares of 8 pixels share 9 of
+# 2 · 81 − 9, which is 1/17 or 0.06. The smaller the boxes, the worse: with 4 pixels it is 0.11.
 # </details>
 #
 # <details><summary>3. Weights from another code base load without an error, all shapes fit, and AP
 # is a few hundredths lower than published. Name three suspects of this lesson.</summary>
 #
-# The order of the anchors in a cell (sizes or ratios first), the offset (0 or half a stride), and a
-# + 1 in widths or in decoding. All shapes fit, and the box head repairs most of the damage, which is
-# why nobody looks.
+# The order of the anchors in a cell (sizes or ratios first), the offset (0 or half a stride), and
+# a + 1 in widths or in decoding. All shapes fit, and the box head repairs most of the damage, which
+# is why nobody looks.
 # </details>
 #
-# **Sources.** Faster R-CNN (arXiv 1506.01497, sec. 3.1.1, anchors) and the `generate_anchors` of its
-# first code; R-CNN (arXiv 1311.2524, app. C, deltas); YOLO9000 (arXiv 1612.08242, sec. 2, dimension
-# clusters); detectron2's `anchor_generator.py` and `defaults.py`; torchvision's `AnchorGenerator`
-# and `ops`, as run above; the anchors in force in d2go's FBNet detectors.
+# **Sources.** Faster R-CNN (arXiv 1506.01497, sec. 3.1.1, anchors) and `generate_anchors.py` of its
+# code in Python; R-CNN (arXiv 1311.2524, app. C, deltas); YOLO9000 (arXiv 1612.08242, sec. 2,
+# dimension clusters); detectron2's `anchor_generator.py` and `defaults.py`; torchvision's
+# `AnchorGenerator` and `ops`, as run above; the anchors in force in d2go's FBNet detectors.
