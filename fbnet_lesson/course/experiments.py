@@ -1,4 +1,4 @@
-"""Tables of experiments that are too long for a lesson: made by a script of ``docs/experiments``."""
+"""Tables of experiments that are too long for a lesson, made by scripts of ``docs/experiments``."""
 
 import csv
 

@@ -79,6 +79,9 @@ def draw_iou(case: Case, expected: Tensor, got: Tensor) -> None:
     drawing.draw_boxes(left, b, style="--", width=1.6)
     for i, (_, _, x2, y2) in enumerate(b.tolist()):
         left.text(x2, y2, str(i), fontsize=8, va="top", ha="right")
+    for boxes, marker in ((a, "ks"), (b, "kx")):  # without area, nothing else is to be seen
+        points = boxes[box_area(boxes) == 0]
+        left.plot(points[:, 0], points[:, 1], marker, fillstyle="none")
     for ax, answer, title in zip(others, (expected, got), ("expected", "got"), strict=True):
         rows = answer.reshape(-1, *answer.shape[-2:])[0]
         drawing.value_grid(ax, rows, f"{title}: a row a box of a")
@@ -90,8 +93,6 @@ def draw_anchors(case: Case, expected: Tensor, got: Tensor) -> None:
     both = torch.cat([shown(expected).reshape(-1, 4), shown(got).reshape(-1, 4)])
     for ax, boxes, title in zip(axes, (expected, got), ("expected", "got"), strict=True):
         frame(ax, both, title)
-        for x in ax.texts:
-            x.remove()
         numbered(ax, shown(boxes).reshape(-1, 4), width=1.4)
 
 
@@ -116,14 +117,15 @@ def draw_decoded(case: Case, expected: Tensor, got: Tensor) -> None:
 def draw_shapes(case: Case, expected: Tensor, got: Tensor) -> None:
     """Shapes as points, by width and height; which way each chosen one goes."""
     shapes, chosen = case["shapes"], case["chosen"]
+    edge = 1.15 * float(torch.cat([shapes, chosen]).max())
     axes = drawing.panels(2, height=2.6)
     for ax, moved, title in zip(axes, (expected, got), ("expected", "got"), strict=True):
         ax.plot(*shapes.T, "o", color="0.6", label="shapes")
         ax.plot(*chosen.T, "ks", fillstyle="none", label="chosen before")
         ax.plot(*shown(moved).T, "kx", markersize=8, label="after")
-        ax.set(xlabel="width", ylabel="height", aspect="equal")
+        ax.set(xlabel="width", ylabel="height", aspect="equal", xlim=(0, edge), ylim=(0, edge))
         ax.set_title(title, fontsize=9)
-    axes[0].legend(fontsize=7)
+    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 # ----------------------------------------------------------------------------------------- box_iou
@@ -183,6 +185,11 @@ def dice(a, b):
     return 2 * over_the_sum(a, b)
 
 
+def is_nan_without_area(a, b):
+    shared, first, second = shared_and_areas(a, b)
+    return shared / (first + second - shared)
+
+
 def over_the_first(a, b):
     shared, first, second = shared_and_areas(a, b)
     return ratio_or_0(shared, first + 0 * second)
@@ -203,7 +210,8 @@ def the_box_around_both_as_intersection(a, b):
     low = torch.minimum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.maximum(a[..., :, None, 2:], b[..., None, :, 2:])
     around = (high - low).prod(-1)
-    return around / (box_area(a)[..., :, None] + box_area(b)[..., None, :] - around)
+    areas = box_area(a)[..., :, None] + box_area(b)[..., None, :]
+    return ratio_or_0(around, areas - around)
 
 
 def as_xywh(a, b):
@@ -214,19 +222,34 @@ def as_xywh(a, b):
 
 
 def pair_by_pair(a, b):
-    if a.shape != b.shape:
-        raise RuntimeError("The size of tensor a must match the size of tensor b")
-    return box_iou(a, b).diagonal(dim1=-2, dim2=-1)
+    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    shared = size.clamp(min=0).prod(-1)
+    return shared / (box_area(a) + box_area(b) - shared)
+
+
+def of_two_axes(a, b):
+    """Intersections and unions as they are mostly written, for [N, 4] and [M, 4]."""
+    low = torch.maximum(a[:, None, :2], b[:, :2])
+    size = (torch.minimum(a[:, None, 2:], b[:, 2:]) - low).clamp(min=0)
+    shared = size[:, :, 0] * size[:, :, 1]
+    return shared, box_area(a)[:, None] + box_area(b) - shared
 
 
 def only_two_axes(a, b):
-    ax1, ay1, ax2, ay2 = (a[:, i][:, None] for i in range(4))
-    bx1, by1, bx2, by2 = (b[:, i] for i in range(4))
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
-    shared = width * height
-    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared
-    return torch.where(shared > 0, shared / union, 0.0)
+    return ratio_or_0(*of_two_axes(a, b))
+
+
+def the_usual_lines(a, b):
+    shared, union = of_two_axes(a, b)
+    return shared / union
+
+
+def clamps_the_product(a, b):
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    sides = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:]) - low
+    shared = sides.prod(-1).clamp(min=0)
+    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - shared
+    return torch.where(union > 0, shared / union, 0.0)
 
 
 BOX_IOU = Exercise(
@@ -281,10 +304,7 @@ BOX_IOU = Exercise(
             "takes boxes that lie apart along both axes for overlapping",
             "There width and height are both negative, and their product is not: clamp each side "
             "at 0, not the product.",
-            edits={
-                "torch.maximum(ax1, bx1)).clamp_(min=0)": "torch.maximum(ax1, bx1))",
-                "torch.maximum(ay1, by1)).clamp_(min=0)": "torch.maximum(ay1, by1))",
-            },
+            wrong=clamps_the_product,
         ),
         Mistake(
             "gives a negative or a false IoU to boxes that lie apart",
@@ -324,19 +344,23 @@ BOX_IOU = Exercise(
         Mistake(
             "returns the shared area itself",
             "One step is missing: divide it by the union.",
-            edits={"intersection / union": "intersection"},
+            wrong=lambda a, b: shared_and_areas(a, b)[0],
         ),
         Mistake(
             "is nan for two boxes without area",
             "Their union is 0, and 0 / 0 is nan, which every comparison calls False.",
-            edits={
-                "torch.where(intersection > 0, intersection / union, 0.0)": "width * height / union"
-            },
+            wrong=is_nan_without_area,
+        ),
+        Mistake(
+            "is nan for two boxes without area, and only suits [N, 4]",
+            "0 / 0 is nan: ask for a shared area over 0 first. And [..., N, 4] allows dimensions "
+            "in front: a[..., :, None, :2] in place of a[:, None, :2].",
+            wrong=the_usual_lines,
         ),
         Mistake(
             "gives a row to each box of b",
             "[N, M]: N boxes of a go down, M boxes of b to the right.",
-            edits={"intersection / union, 0.0)": "intersection / union, 0.0).mT"},
+            wrong=lambda a, b: box_iou(b, a),
         ),
         Mistake(
             "compares box i of a with box i of b only",
@@ -357,7 +381,7 @@ BOX_IOU = Exercise(
     hint="Intersection first: from the larger x1 to the smaller x2, not below 0; the same along y.",
     draw=draw_iou,
     difficulty=2,
-    minutes=12,
+    minutes=10,
 )
 
 
@@ -675,6 +699,17 @@ def clamps_the_offsets_too(deltas, anchors, weights):
     return decode_boxes(deltas, anchors, WEIGHTS[0])
 
 
+def clamps_everything_both_ways(deltas, anchors, weights):
+    deltas = (deltas / deltas.new_tensor(weights)).clamp(-SCALE_CLAMP, SCALE_CLAMP)
+    return decode_boxes(deltas, anchors, WEIGHTS[0])
+
+
+def grows_from_the_corner(deltas, anchors, weights):
+    boxes, (_, before) = decode_boxes(deltas, anchors, weights), centre_form(anchors)
+    _, size = centre_form(boxes)
+    return boxes + ((size - before) / 2).repeat_interleave(2, -1)[..., [0, 2, 0, 2]]
+
+
 def old_decoding(deltas, anchors, weights):
     """With + 1 in the anchor's size, and without - 1 in the box, as so much code has it."""
     return decode_boxes(deltas, anchors + anchors.new_tensor([0, 0, 1, 1]), weights)
@@ -792,6 +827,16 @@ DECODE = Exercise(
             edits={"clamp(max=SCALE_CLAMP)": "clamp(-SCALE_CLAMP, SCALE_CLAMP)"},
         ),
         Mistake(
+            "limits all four deltas, upwards and downwards",
+            "Only dw and dh go into exp, and only their growth is limited: clamp(max=…) on those.",
+            wrong=clamps_everything_both_ways,
+        ),
+        Mistake(
+            "grows from the first corner instead of the centre",
+            "dx leads from the anchor's centre to the box's, and a box grows around its centre.",
+            wrong=grows_from_the_corner,
+        ),
+        Mistake(
             "takes dw for the ratio itself",
             "It is the logarithm of the ratio: exp(dw) times the anchor's width, and exp(0) is 1.",
             wrong=with_sizes(lambda d: d.clamp(max=SCALE_CLAMP)),
@@ -831,7 +876,7 @@ DECODE = Exercise(
     hint="Divide by the weights; move the centre by deltas times size; size times exp; corners.",
     draw=draw_decoded,
     difficulty=2,
-    minutes=12,
+    minutes=10,
 )
 
 
@@ -965,7 +1010,7 @@ KMEANS_STEP = Exercise(
     hint="IoU [N, K] from minima of widths and heights; argmax over K; means of the members.",
     draw=draw_shapes,
     difficulty=3,
-    minutes=15,
+    minutes=12,
 )
 
 EXERCISES = (BOX_IOU, CELL_ANCHORS, GRID_ANCHORS, DECODE, KMEANS_STEP)
