@@ -159,8 +159,8 @@ right.set_title("IoU of a square with itself, pushed", fontsize=9)
 right.legend(fontsize=7)
 
 # %% [markdown]
-# The right figure will matter later: four pixels are a third of a small box and nothing to a
-# large one.
+# The right figure will matter later. Pushed by four pixels, a square of 8 is left with an IoU of
+# 1/3, one of 64 with 0.88.
 #
 # ### All pairs in one broadcast
 #
@@ -200,8 +200,10 @@ from fbnet_lesson.detection.boxes import box_iou
 check(box_iou)
 
 # %% [markdown]
-# **Plug it in.** IoU decides what every anchor is taught (lesson 05). Here are the RPN's two losses
-# on ten scenes in thousandths, with the package's function and with yours.
+# **Plug it in.** IoU decides what every anchor is taught: one that overlaps an object with 0.7 or
+# more is an example of "object" (lesson 05). Here are the number of such anchors in ten scenes, and
+# the two losses of the network that is taught so, in thousandths: with the package's function, then
+# with yours.
 
 # %%
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
@@ -211,19 +213,19 @@ with torch.no_grad():
     features = [model.backbone(model.preprocess(images)[0])[name] for name in model.rpn_features]
 
 
-def rpn_losses() -> tuple[float, ...]:
+def taught() -> tuple[float, ...]:
+    """Anchors that are examples of "object"; the losses of objectness and of location."""
+    truths = [t["boxes"][~t["iscrowd"]] for t in targets]  # without crowds, as in training
+    (laid,) = model.rpn.anchors(features)
+    examples = sum(int((boxes.box_iou(t, laid) >= 0.7).any(0).sum()) for t in truths)
     draws = [torch.Generator().manual_seed(i) for i in range(10)]
-    given = [
-        {"boxes": t["boxes"][~t["iscrowd"]], "generator": g}
-        for t, g in zip(targets, draws, strict=True)
-    ]
+    given = [{"boxes": t, "generator": g} for t, g in zip(truths, draws, strict=True)]
     with torch.no_grad():
         _, losses = model.rpn(features, [(128, 128)] * 10, given)
-    return tuple(round(1000 * float(value), 1) for value in losses.values())
+    return examples, *(round(1000 * float(value), 1) for value in losses.values())
 
 
-compare(rpn_losses, box_iou=box_iou)
-
+compare(taught, box_iou=box_iou)
 
 # %% [markdown]
 # And with a wrong IoU? One has the + 1 of old code; the other divides twice the shared area by the
@@ -246,13 +248,13 @@ def dice(a: Tensor, b: Tensor) -> Tensor:
 
 for wrong in (a_pixel_more, dice):
     with plug(box_iou=wrong):
-        print(f"{wrong.__name__:12s}", rpn_losses())
+        print(f"{wrong.__name__:12s}", taught())
 
 # %% [markdown]
-# The + 1 moves the IoUs by a hundredth or two, and next to nothing happens: that is how it could
-# live in so much code for so long. Dice is larger than IoU everywhere in between, so that an anchor
-# of IoU 0.54 passes for one of 0.7; the network is told that hundreds of its right answers are
-# wrong.
+# The + 1 moves these IoUs by a hundredth, two more anchors pass, and nothing else happens: that is
+# how it could live in so much code for so long. Dice is larger than IoU everywhere between 0 and 1,
+# so that an anchor of IoU 0.54 passes for one of 0.7. Nine times as many anchors are called objects,
+# and the network is told so against its better knowledge.
 #
 # ## The anchors of one cell
 #
@@ -293,7 +295,8 @@ check(cell_anchors)
 #      flat and a high box. Right, the same as points by width and height: three rising lines of
 #      five points.
 SIZES, RATIOS = model.config.anchor_sizes[0], model.config.anchor_ratios
-cells = mine(cell_anchors)(SIZES, RATIOS)  # (15, 4); yours, once it has passed its check
+own_cells = mine(cell_anchors)  # yours, once it has passed its check
+cells = own_cells(SIZES, RATIOS)  # (15, 4)
 left, right = drawing.panels(2, height=2.9)
 left.set(xlim=(-62, 62), ylim=(62, -62), aspect="equal", xticks=[-50, 0, 50], yticks=[-50, 0, 50])
 for ratio, style in zip(RATIOS, (":", "-", "--"), strict=True):
@@ -384,7 +387,8 @@ check(grid_anchors)
 # alt: Left, a part of the scene with a dot on the middle of each cell and a cross on the centre of
 #      its anchors, half a cell up and to the left. Right, the fifteen anchors of two cells, one in
 #      the middle and one at the upper left corner of the picture, where most of each lies outside.
-anchors = mine(grid_anchors)(cells, (16, 16), 8)  # (3840, 4)
+own_grid = mine(grid_anchors)
+anchors = own_grid(cells, (16, 16), 8)  # (3840, 4)
 image = images[3]
 left, right = drawing.panels(2, height=3.4)
 drawing.show_image(left, image, "middles of cells (dots), of anchors (crosses)", dim=0.6)
@@ -429,9 +433,9 @@ for wrong in (column_by_column, in_the_middle):
 
 # %% [markdown]
 # The first mirrors the picture along its diagonal: what was found on the right is claimed below.
-# The second moves every anchor by 4 pixels, which is as far as it can be from right on this grid,
-# and costs little: the network was trained to answer from the corner of the cell, all its proposals
-# are 4 pixels off, and the box head moves them back.
+# The second moves every anchor by 4 pixels, and costs little: the network was trained to answer
+# from the corner of the cell, so all its proposals are 4 pixels off now, and the box head moves
+# them back.
 
 # %% [markdown]
 # ## From the network's answer to a box
@@ -569,7 +573,7 @@ to_choose, to_measure = objects_of(200, seed=1), objects_of(100, seed=0)
 def best_iou(cells: Tensor, objects: Tensor, stride: int = 8, offset: float = 0.0) -> Tensor:
     """[A, 4], [N, 4] -> [N]: the IoU of each object with its best anchor."""
     side = 128 // stride
-    laid = mine(grid_anchors)(cells, (side, side), stride) + offset * stride
+    laid = own_grid(cells, (side, side), stride) + offset * stride
     parts = objects.split(16)  # not all pairs at once: 100 anchors on 1024 cells are many
     return torch.cat([boxes.box_iou(part, laid).amax(1) for part in parts])
 
@@ -592,13 +596,13 @@ lengths = (to_choose[:, 2:] - to_choose[:, :2]).prod(1).sqrt()  # (N,) sqrt of t
 def chosen(count: int) -> Tensor:
     """[count, 4]: squares at the middles of ``count`` equal parts of the objects by size."""
     places = (torch.arange(count) + 0.5) / count
-    return mine(cell_anchors)(tuple(lengths.quantile(places).tolist()), (1.0,))
+    return own_cells(tuple(lengths.quantile(places).tolist()), (1.0,))
 
 
 sets = {
     "5 sizes × 3 ratios": cells,
-    "5 sizes, ratio 1": mine(cell_anchors)(SIZES, (1.0,)),
-    "d2go's 5 sizes × 3": mine(cell_anchors)((32.0, 64.0, 96.0, 128.0, 160.0), RATIOS),
+    "5 sizes, ratio 1": own_cells(SIZES, (1.0,)),
+    "d2go's 5 sizes × 3": own_cells((32.0, 64.0, 96.0, 128.0, 160.0), RATIOS),
 }
 sets |= {f"{count} chosen": chosen(count) for count in (1, 3, 5, 15, 100)}
 print(f"{'anchors':20s}{'a cell':>7s}{'IoU 0.5':>10s}{'IoU 0.7':>10s}")
@@ -620,9 +624,9 @@ reveal(
 #
 # - **Ratios.** Ten of the fifteen anchors are there for flat and high objects, and buy one object
 #   in a hundred. These objects are nearly square.
-# - **Sizes.** d2go's sizes were chosen for pictures of 224 pixels and more; here the smallest of
-#   them is larger than half of the objects. Sizes are in pixels *of the network's input*, and do
-#   not follow when you resize.
+# - **Sizes.** d2go's sizes were chosen for pictures whose short edge is 224; here half of the
+#   objects are smaller than the smallest of them. Sizes are in pixels *of the network's input*, and
+#   do not follow when you resize.
 # - **A wall.** Fifteen chosen sizes beat the fifteen given. A hundred do no better than fifteen.
 #
 # What is the wall made of? **Predict**, then read on: if every object brought an anchor of exactly
@@ -737,17 +741,17 @@ reveal(guess, **{"box AP with 1 anchor a cell": round(race[-1]["box AP"], 2)})
 #
 # What this does not show: six shapes, about three to a scene. One anchor a cell can answer for one
 # object; where two objects share a cell, in a crowd or with a person before a bus, one of them is
-# lost, and ratios of 0.5 and 2 earn their place where objects are flat or high. The two seeds of
-# the race differ by up to 0.004 AP, so differences of that size mean nothing.
+# lost, and ratios of 0.5 and 2 earn their place where objects are flat or high. The box AP is the
+# mean of two seeds, which differ by up to 0.004, so differences of that size mean nothing.
 
 # %% [markdown]
 # ## What the documentation gets wrong
 #
 # **"Recommend to use 0.5, which means half stride."** So says detectron2 of the offset of its
-# anchors, in the docstring of `DefaultAnchorGenerator` and beside its option `OFFSET`, whose value
-# is 0.0; its models, and d2go's FBNet detectors, have 0. The comment goes on that the value is "not
-# expected to affect model accuracy". That holds for training from nothing. For weights that were
-# trained with the other value you have measured it above, and no error told you.
+# anchors, in the docstring of `DefaultAnchorGenerator` and beside its option `OFFSET`, whose default
+# is 0.0; d2go's FBNet detectors have 0 too. The comment goes on that the value is "not expected to
+# affect model accuracy". That may hold for training from nothing. For weights that were trained
+# with the other value you have measured it above, and no error told you.
 #
 # **Old anchors.** The code of the first Faster R-CNN in Python builds its anchors from "a reference
 # (0, 0, 15, 15) window", and opens with a comment to "verify that we compute the same anchors as"
@@ -762,7 +766,7 @@ x1, y1 = 7.5 - (w - 1) / 2, 7.5 - (h - 1) / 2  # 7.5: the middle of 0 and 15
 print("old code:", [x1, y1, x1 + w - 1, y1 + h - 1], "inclusive corners")
 print(f"{w} × {h}: ratio {h / w:.2f}, area {w * h:,} where 128² is {128**2:,}")
 print("centre between edges:", (x1 + w / 2, y1 + h / 2), "with a stride of 16")
-print("here:    ", [round(v, 1) for v in cell_anchors((128.0,), (0.5,))[0].tolist()])
+print("here:    ", [round(v, 1) for v in own_cells((128.0,), (0.5,))[0].tolist()])
 
 # %% [markdown]
 # It is not the listed one. That one counts pixels from 1, as MATLAB does, and the comment has been
@@ -780,7 +784,7 @@ from torchvision.models.detection.image_list import ImageList
 
 theirs = AnchorGenerator(sizes=((16, 32),), aspect_ratios=((0.5, 1.0, 2.0),))
 sides = (theirs.cell_anchors[0][:, 2:] - theirs.cell_anchors[0][:, :2]).int().tolist()
-ours = cell_anchors((16.0, 32.0), (0.5, 1.0, 2.0))
+ours = own_cells((16.0, 32.0), (0.5, 1.0, 2.0))
 print("torchvision, width and height:", sides)
 print("here:", [[round(v, 1) for v in row] for row in (ours[:, 2:] - ours[:, :2]).tolist()])
 batch = ImageList(torch.zeros(1, 3, 100, 100), [(100, 100)])
@@ -794,9 +798,9 @@ print("step from cell to cell:", int(laid[6, 0] - laid[0, 0]), "pixels")
 # what they should look at. torchvision's own models pad pictures to a multiple of 32 and never
 # meet it; whoever takes the generator for another trunk does.
 #
-# **"Boxes that have both sides larger than `min_size`"**: the promise of torchvision's
-# `remove_small_boxes`. Its first sentence says that smaller sides are removed, and what about equal
-# ones? They stay, so that `min_size=0` removes no box at all:
+# **"Indices of the boxes that have both sides larger than `min_size`"** is what torchvision's
+# `remove_small_boxes` promises to return. Its first sentence says that smaller ones are removed. And
+# those that are equal? They stay, so that `min_size=0` keeps boxes without area:
 
 # %%
 import torchvision
@@ -873,11 +877,11 @@ from fbnet_lesson.course.exercises.lesson04 import kmeans_step
 check(kmeans_step)
 
 # %%
-shapes = to_choose[:, 2:] - to_choose[:, :2]
+shapes, step = to_choose[:, 2:] - to_choose[:, :2], mine(kmeans_step)
 for count in (3, 5, 15):
     clusters = 2 * sets[f"{count} chosen"][:, 2:]  # (count, 2): their widths and heights
     for _ in range(30):
-        clusters = mine(kmeans_step)(shapes, clusters)
+        clusters = step(shapes, clusters)
     found = torch.cat([-clusters / 2, clusters / 2], 1)
     print(f"{count:2d} anchors: quantiles {possible(sets[f'{count} chosen']):.2f},", end=" ")
     print(f"k-means {possible(found):.2f}")

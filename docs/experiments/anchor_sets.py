@@ -113,7 +113,15 @@ def main() -> None:
     tests = ShapesDataset(200, seed=0, transform=eval_transform(), cache=True)
     test = seen_by_the_rpn(shipped, tests)
     names = ["recall 10 at 0.5", "recall 10 at 0.75", "recall 50 at 0.5", "recall 50 at 0.75"]
-    header = ["anchors", "a cell", "possible at 0.5", "possible at 0.7", *names, "box AP"]
+    header = [
+        "anchors",
+        "a cell",
+        "possible at 0.5",
+        "possible at 0.7",
+        *names,
+        "box AP",
+        "seeds apart",
+    ]
     rows = [header]
     for name, (sizes, ratios) in sets_of_anchors(learn[1]).items():
         laid = grid_anchors(cell_anchors(sizes, ratios), (16, 16), 8)
@@ -124,9 +132,10 @@ def main() -> None:
             model = trained((sizes, ratios), *learn, arguments.steps, seed)
             found.append([*recalls(model, *test), evaluate(model, tests)["box"]["AP"]])
         measured = torch.tensor(found).mean(0).tolist()
-        numbers = [f"{value:.3f}" for value in (*possible, *measured)]
+        aps = [row[-1] for row in found]
+        numbers = [f"{value:.3f}" for value in (*possible, *measured, max(aps) - min(aps))]
         rows.append([name, len(sizes) * len(ratios), *numbers])
-        print(rows[-1], [round(row[-1], 3) for row in found], flush=True)
+        print(*rows[-1], flush=True)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     TABLE.parent.mkdir(exist_ok=True)
