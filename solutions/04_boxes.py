@@ -252,9 +252,9 @@ for wrong in (a_pixel_more, dice):
 
 # %% [markdown]
 # The + 1 moves these IoUs by a hundredth, two more anchors pass, and nothing else happens: that is
-# how it could live in so much code for so long. Dice is larger than IoU everywhere between 0 and 1,
-# so that an anchor of IoU 0.54 passes for one of 0.7. Nine times as many anchors are called objects,
-# and the network is told so against its better knowledge.
+# how it could live in so much code for so long. Dice is larger than IoU everywhere between 0 and
+# 1, so that an anchor of IoU 0.54 passes for one of 0.7. Ten times as many anchors are called
+# objects, and the network is told so against its better knowledge.
 #
 # ## The anchors of one cell
 #
@@ -748,8 +748,8 @@ reveal(guess, **{"box AP with 1 anchor a cell": round(race[-1]["box AP"], 2)})
 # ## What the documentation gets wrong
 #
 # **"Recommend to use 0.5, which means half stride."** So says detectron2 of the offset of its
-# anchors, in the docstring of `DefaultAnchorGenerator` and beside its option `OFFSET`, whose default
-# is 0.0; d2go's FBNet detectors have 0 too. The comment goes on that the value is "not expected to
+# anchors, in the docstring of `DefaultAnchorGenerator` and beside its option `OFFSET`, whose
+# default is 0.0; d2go's FBNet detectors have 0 too. The comment goes on that the value is "not expected to
 # affect model accuracy". That may hold for training from nothing. For weights that were trained
 # with the other value you have measured it above, and no error told you.
 #
@@ -799,8 +799,8 @@ print("step from cell to cell:", int(laid[6, 0] - laid[0, 0]), "pixels")
 # meet it; whoever takes the generator for another trunk does.
 #
 # **"Indices of the boxes that have both sides larger than `min_size`"** is what torchvision's
-# `remove_small_boxes` promises to return. Its first sentence says that smaller ones are removed. And
-# those that are equal? They stay, so that `min_size=0` keeps boxes without area:
+# `remove_small_boxes` promises to return. Its first sentence says that smaller ones are removed.
+# And those that are equal? They stay, so that `min_size=0` keeps boxes without area:
 
 # %%
 import torchvision
