@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.classification.published import PRETRAINED, Pretrained
+from fbnet_lesson.course import workbook
 from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
 from fbnet_lesson.data.pictures import read_image
@@ -65,7 +66,7 @@ def run(tmp_path_factory):
 
 def test_help_names_all_commands_and_no_command_is_help():
     output = call("--help").output
-    for command in ("lab", "models", "data", "train", "eval", "predict", "build", "progress"):
+    for command in "lab update models data train eval predict build progress".split():
         assert re.search(rf"^  {command} ", output, re.MULTILINE)
     assert output.splitlines()[0] in call().output
 
@@ -114,12 +115,14 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
         "run",
         lambda *a, cwd, env: calls.append((*a, cwd, env)) or subprocess.CompletedProcess([], 3),
     )
+    monkeypatch.setattr(workbook, "make_copies", lambda root: [f"{root.name} has news"])
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
-    assert call("lab", "--no-browser", "--port=9999").exit_code == 3
+    opened = call("lab", "--no-browser", "--port=9999")
+    assert opened.exit_code == 3 and opened.output == f"{ROOT.name} has news\n"
     ((command, folder, environment),) = calls
     assert command[1:3] == ["-m", "jupyterlab"] and folder == ROOT
     assert f"--ServerApp.root_dir={ROOT}" in command
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb" in command
+    assert "--LabApp.default_url=/lab/tree/workbook/00_welcome.ipynb" in command
     assert command[-2:] == ["--no-browser", "--port=9999"]
     ours, mine = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
     assert json.loads(Path(ours, "labconfig", "default_setting_overrides.json").read_text())
@@ -274,7 +277,7 @@ def test_weights_of_another_number_of_classes_start_a_training_without_their_pre
     train = ["train", "--data", tmp_path / "one.json", "--images", images, *FEW, *SMALL]
     result = call(*train, "--out", tmp_path / "run", "--weights", run / "model.safetensors")
     assert result.exit_code == 0, result.output
-    assert "left out, because num_classes differs: roi_heads.box_head." in result.output
+    assert "num_classes (or class_agnostic) differs: roi_heads.box_head." in result.output
 
 
 def test_evaluation_writes_what_it_found(run, tmp_path):
@@ -506,3 +509,18 @@ def test_two_processes_train_and_evaluate_with_the_same_command(tmp_path):
         capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     assert two.stdout == call(*evaluate).stdout
+
+
+def test_a_run_remembers_its_rows(tmp_path):
+    rows = {"trunk": ["conv_k3 8 s2; ir_k3 8 e1", "ir_k3 16 s2 e2", "ir_k3 24 s2 e2"]}
+    file, out = tmp_path / "rows.json", tmp_path / "run"
+    file.write_text(json.dumps(rows))
+    options = [*FEW, *SMALL, "--val-length", 2, "--set", f"arch={file}"]
+    result = call("train", "--data", "shapes", "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    file.unlink()
+    noted = json.loads((out / "config.json").read_text())
+    assert noted["model_config"]["arch"]["trunk"] == rows["trunk"]
+    assert str(tmp_path) not in json.dumps(noted["model_config"])
+    result = call("eval", "--run", out, "--length", 2)
+    assert result.exit_code == 0, result.output

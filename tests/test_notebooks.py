@@ -205,19 +205,30 @@ def test_an_exercise_says_how_hard_and_long_it_is_and_has_its_solution_in_a_fold
         f"## Exercise 1: area\n\n{dots} · about {exercise.minutes} minutes\n\nWidth times height."
     )
     assert under in blank.source and under in solved.source
-    fold = "<details><summary>Solution</summary>\n\n```python\ndef box_area(boxes: Tensor)"
-    assert blank.source.index("no heading") < blank.source.index(fold)
-    assert blank.source.endswith("\n```\n\n</details>")
+    body = "    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])\n"
+    fold = (
+        "<details><summary>Solution</summary>\n\n```python\n"
+        f"def box_area(boxes: Tensor) -> Tensor:\n{body}```\n\n</details>"
+    )  # without the docstring, which stands in the cell below
+    assert blank.source.endswith("</details>\n\n" + fold)
     assert "Solution" not in solved.source  # it stands in the cell below
 
 
-@pytest.mark.parametrize("text", ["", "# %% [markdown]\n# No heading.\n\n", "# %%\n## code\n\n"])
-def test_an_exercise_needs_a_text_with_a_heading_before_it(tmp_path, text):
-    write_lesson(
-        tmp_path, f"# %% [markdown]\n# # A\n\n{text}" + EXERCISE[EXERCISE.index("# %% ex") :]
-    )
-    if not text:
-        build.prepare("00_small", False, tmp_path)
+@pytest.mark.parametrize(
+    "between, stands",
+    [
+        ("", True),
+        ("# %%\n1\n\n", True),
+        ("# %%\n1\n\n# %%\n2\n\n", False),
+        ("# %% [markdown]\n# No heading.\n\n", False),
+    ],
+    ids=["before it", "before a cell before it", "too far away", "without a heading"],
+)
+def test_an_exercise_needs_a_text_with_a_heading_close_before_it(tmp_path, between, stands):
+    cell = EXERCISE[EXERCISE.index("# %% exercise") :]
+    write_lesson(tmp_path, f"# %% [markdown]\n# # Area\n\n{between}{cell}")
+    if stands:
+        assert "●" in build.prepare("00_small", False, tmp_path).cells[0].source
         return
     with pytest.raises(LessonError, match="heading stands before exercise 'detection.boxes.box_ar"):
         build.prepare("00_small", False, tmp_path)

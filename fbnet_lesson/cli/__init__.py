@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(context_settings=passes_on)(course.lab)
+app.command()(course.update)
 app.command()(course.build)
 app.command()(course.progress)
 app.command()(models.models)

@@ -10,11 +10,13 @@ minutes and its solution in a fold. What a figure shows, a comment ``# alt:`` at
 cell, becomes the text alternative that MyST and its books read.
 """
 
+import ast
 import math
 import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
@@ -147,13 +149,14 @@ def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
     cell does not show it, the solution in a fold at the text's end.
 
     Raises:
-        LessonError: for an exercise without a text that has a heading, in the cell before it.
+        LessonError: for an exercise whose text, at most two cells before it, has no heading.
     """
-    for before, cell in zip([None, *cells], cells, strict=False):
+    for index, cell in enumerate(cells):
         if "exercise" not in cell.metadata:
             continue
         exercise = exercise_of(cell)
-        lines = before.source.splitlines() if before and before.cell_type == "markdown" else []
+        near = [c for c in cells[max(index - 2, 0) : index] if c.cell_type == "markdown"]
+        lines = near[-1].source.splitlines() if near else []
         bare = FENCE.sub(lambda code: "\n" * code.group().count("\n"), "\n".join(lines)).split("\n")
         headings = [i for i, line in enumerate(bare) if re.match(r"#+ ", line)]
         if not headings:
@@ -162,8 +165,16 @@ def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
         blank = [] if not any(lines[under : under + 1]) else [""]
         lines[under:under] = ["", effort(exercise), *blank]
         if not solved:
-            lines += ["", SOLUTION_FOLD.format(function_source(exercise.solution))]
-        before.source = "\n".join(lines)
+            lines += ["", SOLUTION_FOLD.format(without_docstring(exercise.solution))]
+        near[-1].source = "\n".join(lines)
+
+
+def without_docstring(function: Callable) -> str:
+    """The source of a function without its docstring, which the cell of its exercise shows."""
+    source = function_source(function)
+    (definition,) = ast.parse(source).body
+    docstring, lines = definition.body[0], source.splitlines()
+    return "\n".join(lines[: docstring.lineno - 1] + lines[docstring.end_lineno :])
 
 
 def effort(exercise: Exercise) -> str:
@@ -305,14 +316,18 @@ def defects(notebook: NotebookNode, size: int, root: Path = ROOT) -> list[str]:
     return found
 
 
+def draws(cell: NotebookNode) -> bool:
+    """Whether a cell shows a picture."""
+    kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+    return any(kind.startswith("image/") for kind in kinds)
+
+
 def alt_defect(cell: NotebookNode) -> str | None:
     """What is wrong with the text alternative of a cell's figure, as the end of "cell 3 ..."."""
-    kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-    draws = any(kind.startswith("image/") for kind in kinds)
     alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-    if draws and not alt:
+    if draws(cell) and not alt:
         return "draws, and says nowhere what is to be seen: begin it with '# alt: ...'"
-    return "has a text alternative ('# alt:') and no figure" if alt and not draws else None
+    return "has a text alternative ('# alt:') and no figure" if alt and not draws(cell) else None
 
 
 def output_text(output: NotebookNode) -> str:

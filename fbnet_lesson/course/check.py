@@ -21,11 +21,11 @@ import matplotlib.pyplot as plt
 from hypothesis.errors import HypothesisException
 from torch import Tensor
 
-from fbnet_lesson.course import drawing, progress
+from fbnet_lesson.course import drawing
 from fbnet_lesson.course.exercise import SETTINGS, Case, Exercise, Mistake
 from fbnet_lesson.course.exercises import EXERCISES
 from fbnet_lesson.course.guard import Outcome, TooLong, call, cloned, difference, kind
-from fbnet_lesson.course.mine import remember
+from fbnet_lesson.course.mine import keep
 
 CALL_SECONDS = 5.0  # for one call on a tiny input
 CHECK_SECONDS = 20.0  # for looking; naming the mistake may take as long again
@@ -75,19 +75,10 @@ def check(function: Callable) -> None:
         return
     report = examine(EXERCISES[function.__name__], function)
     print(report)
-    if message := remembered(report, function):
+    if message := keep(report, function):
         print(message)
     if report.state == "failed" and report.case is not None and report.got.error is None:
         draw(report)
-
-
-def remembered(report: Report, function: Callable) -> str | None:
-    """Keep the pass or the finding; a line for the learner if something is to be said of it."""
-    if report.state == "passed":
-        return remember(report.exercise, function)
-    if report.state == "failed" and "<locals>" not in function.__qualname__:  # a lesson shows one
-        return progress.record_finding(report.exercise.name, report.mistake)
-    return None
 
 
 def not_checkable(function: Any) -> str | None:
