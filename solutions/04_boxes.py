@@ -742,16 +742,16 @@ reveal(guess, **{"box AP with 1 anchor a cell": round(race[-1]["box AP"], 2)})
 # What this does not show: six shapes, about three to a scene. One anchor a cell can answer for one
 # object; where two objects share a cell, in a crowd or with a person before a bus, one of them is
 # lost, and ratios of 0.5 and 2 earn their place where objects are flat or high. The box AP is the
-# mean of two seeds, which differ by up to 0.004, so differences of that size mean nothing.
+# mean of two seeds, which differ by up to 0.005, so differences of that size mean nothing.
 
 # %% [markdown]
 # ## What the documentation gets wrong
 #
 # **"Recommend to use 0.5, which means half stride."** So says detectron2 of the offset of its
 # anchors, in the docstring of `DefaultAnchorGenerator` and beside its option `OFFSET`, whose
-# default is 0.0; d2go's FBNet detectors have 0 too. The comment goes on that the value is "not expected to
-# affect model accuracy". That may hold for training from nothing. For weights that were trained
-# with the other value you have measured it above, and no error told you.
+# default is 0.0; d2go's FBNet detectors have 0 too. The comment goes on that the value is "not
+# expected to affect model accuracy". That may hold for training from nothing. For weights that were
+# trained with the other value you have measured it above, and no error told you.
 #
 # **Old anchors.** The code of the first Faster R-CNN in Python builds its anchors from "a reference
 # (0, 0, 15, 15) window", and opens with a comment to "verify that we compute the same anchors as"

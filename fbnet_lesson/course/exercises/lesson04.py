@@ -497,7 +497,7 @@ CELL_ANCHORS = Exercise(
     ),
     hint="Two unknowns, two equations: width · height = size², height / width = ratio.",
     draw=draw_anchors,
-    difficulty=1,
+    difficulty=2,
     minutes=8,
 )
 
