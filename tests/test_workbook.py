@@ -288,6 +288,31 @@ def test_what_the_learner_s_run_has_shown_stays_where_the_code_is_the_same(root)
     ]  # fmt: skip
 
 
+def test_what_the_new_version_shows_stands_where_the_learner_ran_nothing(root):
+    learner(root, lambda cells: cells[4].update(source=MINE))
+    new = lesson(FIRST)
+    new.cells[2].outputs[0].text = "built anew\n"
+    nbformat.write(new, root / "notebooks" / f"{SLUG}.ipynb")
+    updated(root)
+    assert nbformat.read(copy(root), as_version=4).cells[2].outputs[0].text == "built anew\n"
+
+
+def test_an_exercise_that_has_moved_takes_the_answer_along(root):
+    learner(root, lambda cells: cells[4].update(source=MINE))
+    publish(root, [*FIRST[:4], *FIRST[5:], FIRST[4]])
+    assert "kept: 1 exercise (nms)." in updated(root)
+    assert found(root) == sources([*FIRST[:4], *FIRST[5:], MINE])
+
+
+def test_an_answer_without_its_exercise_gets_an_id_of_its_own(root):
+    learner(root, lambda cells: cells[4].update(source=MINE))
+    publish(root, [*FIRST[:4], *FIRST[5:]])  # whose cell 4 has the id that the exercise had
+    assert "kept: 1 cell of your own." in updated(root)
+    assert found(root) == sources([*FIRST[:4], MINE, *FIRST[5:]])
+    cells = nbformat.read(copy(root), as_version=4).cells
+    assert cells[5].id == f"{SLUG}-04" and cells[4].id not in {c.id for c in lesson(FIRST).cells}
+
+
 def test_a_copy_saved_without_ids_is_matched_by_its_texts(root):
     learner(
         root, lambda cells: (cells[4].update(source=MINE), cells.insert(2, new_code_cell("own")))
@@ -323,9 +348,13 @@ def test_a_damaged_copy_is_named_and_left_and_the_others_are_updated(root, conte
     assert copy(root).read_bytes() == content and found(root, "07_two") == ["# Two, anew"]
 
 
-def test_a_copy_that_is_half_a_notebook_is_left(root):
+@pytest.mark.parametrize("lost", ["cells", "a cell's text", "a cell's kind"])
+def test_a_copy_that_is_half_a_notebook_is_left(root, lost):
     made = json.loads(copy(root).read_text())
-    del made["cells"]
+    if lost == "cells":
+        del made["cells"]
+    else:
+        del made["cells"][2]["source" if lost == "a cell's text" else "cell_type"]
     copy(root).write_text(json.dumps(made))
     publish(root, SECOND)
     (line,), whole = workbook.update(root)

@@ -24,9 +24,9 @@ from hypothesis import strategies
 from torch import Tensor
 
 from fbnet_lesson.course import progress
+from fbnet_lesson.course.differences import kind
 from fbnet_lesson.course.exercise import STUB_BODY, Exercise
 from fbnet_lesson.course.exercises import EXERCISES
-from fbnet_lesson.course.guard import kind
 
 if TYPE_CHECKING:
     from fbnet_lesson.course.check import Report
@@ -175,19 +175,12 @@ def kept_source(function: Callable) -> str:
     Raises:
         NotKept: says what cannot be written down.
     """
-    parts: dict[str, str] = {}  # name in the notebook -> the lines that define it there
+    parts: dict[str, str] = {}  # name in the notebook -> what defines it, each behind its needs
     _collect(function.__name__, function, parts)
-    source = "\n\n".join(sorted(parts.values(), key=_kind_of_part)) + "\n"
+    source = "\n\n".join(parts.values()) + "\n"
     if len(source) > LONGEST:
         raise NotKept(f"is longer than {LONGEST:,} characters, with what it calls")
     return source
-
-
-def _kind_of_part(text: str) -> int:
-    """Imports first, then constants, then functions; each kind in the order found."""
-    if text.startswith(("import ", "from ")):
-        return 0
-    return 2 if text.startswith(("def ", "@")) else 1
 
 
 def _collect(name: str, value: Any, parts: dict[str, str]) -> None:
