@@ -17,8 +17,9 @@ from fbnet_lesson.freezing import freeze_stages
 from fbnet_lesson.overrides import impossible
 from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import ClassifierTrunk
-from fbnet_lesson.zoo.checkpoints import load_weights, read_state_dict
+from fbnet_lesson.zoo.checkpoints import load_weights
 from fbnet_lesson.zoo.pretrained import pretrained_file
+from fbnet_lesson.zoo.weight_files import read_weights
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # An installed wheel carries data/ as fbnet_lesson/shipped; in a clone it lies beside the package.
@@ -161,7 +162,7 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
 
 def _load_detector_or_trunk(model: Detector, source) -> None:
     """Weights of a detector on a classifier's trunk, or of the classifier alone."""
-    state = read_state_dict(source)
+    state = read_weights(source).state
     if any(key.startswith(("rpn.", "proposal_generator.")) for key in state):
         load_weights(model, source)
         return
