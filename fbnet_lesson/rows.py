@@ -36,13 +36,13 @@ class Row:
 ROW = re.compile(
     r"(?:(?P<op>conv|ir)_k(?P<kernel>\d+)|(?P<plain_op>skip|ir_pool))"
     r"(?:_g(?P<groups>\d))?(?P<se>_se)?(?P<hsig>(?<=_se)hsig)?(?P<hs>_hs)? (?P<channels>\d+)"
-    r"(?: x(?P<repeat>\d+))?(?: s(?P<stride>-?\d+))?(?: e(?P<expansion>[\d.]+))?"
+    r"(?: x(?P<repeat>\d+))?(?: s(?P<stride>-?\d+))?(?: e(?P<expansion>\d+(?:\.\d+)?))?"
     r"(?: p(?P<padding>\d+))?"
 )
 
 
 def parse_rows(text: str) -> list[Row]:
-    """``"ir_k5 32 s2 e4; ir_k5 32 e2"`` -> two rows; ValueError names a row it cannot read."""
+    """``"ir_k5 32 s2 e4; ir_k5 32 e2"`` -> two rows; ValueError names a row that cannot be."""
     rows = []
     for part in text.split(";"):
         match = ROW.fullmatch(part.strip())
@@ -50,21 +50,32 @@ def parse_rows(text: str) -> list[Row]:
             raise ValueError(
                 f"cannot read the row {part.strip()!r}: expected e.g. 'ir_k5_se 112 x5 s2 e3'"
             )
-        rows.append(
-            Row(
-                op=match["op"] or match["plain_op"],
-                kernel=int(match["kernel"] or 1),
-                channels=int(match["channels"]),
-                stride=int(match["stride"] or 1),
-                repeat=int(match["repeat"] or 1),
-                expansion=float(match["expansion"] or 1),
-                se=match["se"] is not None,
-                hard_gate=match["hsig"] is not None,
-                hard_swish=match["hs"] is not None,
-                groups=int(match["groups"] or 1),
-                padding=int(match["padding"]) if match["padding"] else None,
-            )
+        row = Row(
+            op=match["op"] or match["plain_op"],
+            kernel=int(match["kernel"] or 1),
+            channels=int(match["channels"]),
+            stride=int(match["stride"] or 1),
+            repeat=int(match["repeat"] or 1),
+            expansion=float(match["expansion"] or 1),
+            se=match["se"] is not None,
+            hard_gate=match["hsig"] is not None,
+            hard_swish=match["hs"] is not None,
+            groups=int(match["groups"] or 1),
+            padding=int(match["padding"]) if match["padding"] else None,
         )
+        for what, value, good, allowed in (
+            ("kernel", row.kernel, row.kernel % 2 == 1, "odd numbers"),
+            ("groups", row.groups, row.groups > 0, "1 or more"),
+            ("channels", row.channels, row.channels > 0, "1 or more"),
+            ("repeat", row.repeat, row.repeat > 0, "1 or more"),
+            ("stride", row.stride, row.stride in (1, 2, -2), "1, 2 and -2, which upsamples"),
+            ("expansion", row.expansion, row.expansion > 0, "more than 0"),
+        ):
+            if not good:
+                raise ValueError(
+                    f"the row {part.strip()!r} has {what} {value:g}; allowed: {allowed}"
+                )
+        rows.append(row)
     return rows
 
 
@@ -129,3 +140,10 @@ FBNETV3 = {
         "ir_k3_se 400 s2 e6; ir_k5_se 400 x8 e5; ir_k5_se 480 x3 e6",
     ),
 }
+
+# Ours: a stride-8 trunk, so that objects of 16 pixels are still two cells wide.
+LESSON_TINY = (
+    "conv_k3 16 s2; ir_k3 16 e1",
+    "ir_k5 24 s2 e3; ir_k3 24 e2",
+    "ir_k5 48 s2 e4; ir_k3 48 x2 e3; ir_k5 64 e4; ir_k5 64 x2 e3",
+)

@@ -274,7 +274,7 @@ def test_weights_of_another_number_of_classes_start_a_training_without_their_pre
     train = ["train", "--data", tmp_path / "one.json", "--images", images, *FEW, *SMALL]
     result = call(*train, "--out", tmp_path / "run", "--weights", run / "model.safetensors")
     assert result.exit_code == 0, result.output
-    assert "left out, because num_classes differs: roi_heads.box_head." in result.output
+    assert "num_classes (or class_agnostic) differs: roi_heads.box_head." in result.output
 
 
 def test_evaluation_writes_what_it_found(run, tmp_path):
@@ -506,3 +506,18 @@ def test_two_processes_train_and_evaluate_with_the_same_command(tmp_path):
         capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     assert two.stdout == call(*evaluate).stdout
+
+
+def test_a_run_remembers_its_rows(tmp_path):
+    rows = {"trunk": ["conv_k3 8 s2; ir_k3 8 e1", "ir_k3 16 s2 e2", "ir_k3 24 s2 e2"]}
+    file, out = tmp_path / "rows.json", tmp_path / "run"
+    file.write_text(json.dumps(rows))
+    options = [*FEW, *SMALL, "--val-length", 2, "--set", f"arch={file}"]
+    result = call("train", "--data", "shapes", "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    file.unlink()
+    noted = json.loads((out / "config.json").read_text())
+    assert noted["model_config"]["arch"]["trunk"] == rows["trunk"]
+    assert str(tmp_path) not in json.dumps(noted["model_config"])
+    result = call("eval", "--run", out, "--length", 2)
+    assert result.exit_code == 0, result.output

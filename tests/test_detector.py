@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fbnet_lesson as fl
+from fbnet_lesson.detection.box_head import select_detections
 from fbnet_lesson.detection.detector import resized_size
 
 TINY = "lesson/mask_rcnn_tiny"
@@ -188,6 +189,8 @@ KNOBS = {
     "roi_positive_fraction": 0.05,
     "box_pooler_resolution": 4,
     "mask_pooler_resolution": 10,
+    "box_class_agnostic": True,
+    "mask_class_agnostic": True,
     "pooler_sampling_ratio": 1,
     "num_classes": 9,
     "min_size": 64,
@@ -216,6 +219,23 @@ def test_every_detection_knob_changes_the_detections(field):
 
     assert detect().tolist() == detect().tolist()
     assert detect().tolist() != detect(**{field: TEST_KNOBS[field]}).tolist()
+
+
+def test_one_box_and_one_mask_for_all_classes_need_one_row_and_are_every_class_s():
+    model = make(box_class_agnostic=True, mask_class_agnostic=True, score_threshold=0.1).eval()
+    box_head, mask_head = model.roi_heads.box_head, model.roi_heads.mask_head
+    assert box_head.bbox_pred.out_features == 4 and mask_head.mask_logits.out_channels == 1
+    features = [torch.randn(1, 64, 16, 16)]
+    proposals = [torch.tensor([[0.0, 0, 50, 50], [20, 20, 60, 90]])]
+    logits, deltas = box_head(features, proposals)
+    assert logits.shape == (2, 7) and deltas.shape == (2, 1, 4)
+    config = model.config.override(score_threshold=0.0, nms_threshold=1.0)
+    found = select_detections(logits, deltas, proposals[0], (128, 128), config)
+    assert len(found.boxes) == 12  # each proposal as each class, at one place
+    assert len({tuple(box) for box in found.boxes.tolist()}) == 2
+    with torch.no_grad():
+        masks = [mask_head(features, proposals, torch.tensor([k, k])) for k in range(6)]
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 
 def test_freeze_stages_freezes_the_first_stages(capsys):
@@ -259,7 +279,7 @@ def test_an_impossible_value_names_field_value_and_what_is_allowed(overrides, me
 def test_an_unknown_model_lists_the_known():
     with pytest.raises(ValueError, match="unknown model 'fbnet'; known are d2go/faster_rcnn"):
         fl.create_model("fbnet")
-    assert fl.list_models("lesson/*") == ["lesson/faster_rcnn_tiny", TINY]
+    assert fl.list_models("lesson/*") == ["lesson/classifier_tiny", "lesson/faster_rcnn_tiny", TINY]
     assert len(fl.list_models("d2go/*")) == 6
 
 

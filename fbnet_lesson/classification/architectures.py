@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fbnet_lesson.blocks import round_channels
-from fbnet_lesson.rows import FBNETV3
+from fbnet_lesson.rows import FBNETV3, LESSON_TINY
 from fbnet_lesson.trunk import Style
 
 
@@ -22,6 +22,7 @@ class ClassifierArch:
     head: str  # "conv_k1 1984", or "ir_pool_hs 1984 e6", which averages before its last convolution
     input_size: int  # pixels
     style: Style
+    num_classes: int = 1000
 
 
 # FBNet (arXiv 1812.03443). mobile_cv's convolutions have biases, which the norms make redundant;
@@ -174,4 +175,6 @@ CLASSIFICATION_ARCHS = {
     "timm/fbnetv3_b": fbnet_v3("B", 224, TIMM_V3),
     "timm/fbnetv3_d": fbnet_v3("D", 224, TIMM_V3),
     "timm/fbnetv3_g": fbnet_v3("G", 240, TIMM_V3),
+    # Ours: the trunk of the tiny detectors, so that each can start from the other.
+    "lesson/classifier_tiny": ClassifierArch(LESSON_TINY, "conv_k1 128", 64, Style(), 6),
 }

@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from fbnet_lesson.classification.published import pretrained
+from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+from fbnet_lesson.classification.published import IMAGENET_MEAN, IMAGENET_STD, pretrained
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ def preprocess(model_or_name: str | object) -> Preprocess:
     beside the accuracies, to be had with
     ``dataclasses.replace(preprocess(name), resize=PRETRAINED[name].zoo_resize)``.
 
+    The lesson's classifiers see the whole of a square picture, normalised as the published ones.
+
     Raises ValueError for what has no published weights, detectors too: they prepare their images
     themselves.
     """
+    name = getattr(model_or_name, "name", model_or_name)
+    if isinstance(name, str) and name.startswith("lesson/") and name in CLASSIFICATION_ARCHS:
+        side = CLASSIFICATION_ARCHS[name].input_size
+        return Preprocess(side, side, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     weights = pretrained(model_or_name)
     return Preprocess(
         weights.resize, weights.resolution, weights.interpolation, weights.mean, weights.std

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 MOBILE_CV = "https://dl.fbaipublicfiles.com/fbnet/models"
 TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in 0..1
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Pretrained:
     hub_file: str = "model.safetensors"  # its checksum is asked of the hub
     norm_eps: float | None = None  # of the norms that the weights were trained with; None: ours
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 def mobile_cv(

@@ -5,7 +5,7 @@ The definitions are those published in d2go as FBNetV2's "arch" tables; ``lesson
 
 from dataclasses import dataclass
 
-from fbnet_lesson.rows import FBNETV3
+from fbnet_lesson.rows import FBNETV3, LESSON_TINY
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,8 @@ DETECTION_ARCHS = {
         mask="ir_k3 96 e6; ir_k3 160 x3 e6; ir_k3 80 s-2 e3",
         kpts=KPTS_192,
     ),
-    # Ours: a stride-8 trunk, so that objects of 16 pixels are still two cells wide.
     "lesson_tiny": DetectionArch(
-        trunk=(
-            "conv_k3 16 s2; ir_k3 16 e1",
-            "ir_k5 24 s2 e3; ir_k3 24 e2",
-            "ir_k5 48 s2 e4; ir_k3 48 x2 e3; ir_k5 64 e4; ir_k5 64 x2 e3",
-        ),
+        trunk=LESSON_TINY,
         rpn="ir_k5 64 e3",
         bbox="ir_k3 96 s2 e3; ir_k3 96 e3; ir_k3 128 e3",
         mask="ir_k3 64 s2 e3; ir_k3 64 x2 e4; ir_k3 48 s-2 e2; ir_k3 32 s-2 e1",

@@ -26,14 +26,19 @@ class Detections:
 
 
 class BoxHead(nn.Module):
-    """Pool, a few blocks, mean over the cells, then K + 1 class logits and K boxes a ROI."""
+    """Pool, a few blocks, mean over the cells, then K + 1 class logits and K boxes a ROI.
+
+    With ``box_class_agnostic`` there is one box a ROI, whatever its class (arXiv 1605.06409,
+    sec. 2).
+    """
 
     def __init__(self, rows: str, in_channels: int, strides: list[int], config: DetectorConfig):
         super().__init__()
         self.pooler = Pooler(config.box_pooler_resolution, strides, config.pooler_sampling_ratio)
         self.body, channels, _ = build_stage(rows, in_channels, config.norm)
         self.cls_score = nn.Linear(channels, config.num_classes + 1)
-        self.bbox_pred = nn.Linear(channels, 4 * config.num_classes)
+        boxes = 1 if config.box_class_agnostic else config.num_classes
+        self.bbox_pred = nn.Linear(channels, 4 * boxes)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
@@ -42,8 +47,8 @@ class BoxHead(nn.Module):
     def forward(self, features: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """``features`` one [N, C, H_l, W_l] a level, ``boxes`` N tensors [R_i, 4] in pixels.
 
-        Returns class logits ``[R, K + 1]`` (background last) and deltas ``[R, K, 4]``, R = sum of
-        R_i.
+        Returns class logits ``[R, K + 1]`` (background last) and deltas ``[R, K, 4]``, or
+        ``[R, 1, 4]`` of one box for all classes; R = sum of R_i.
         """
         x = self.body(self.pooler(features, boxes))  # (R, C, 3, 3)
         x = F.avg_pool2d(x, x.shape[2:]).flatten(1)  # (R, C); gradients stay channels last
@@ -60,9 +65,10 @@ def select_detections(
 ) -> Detections:
     """From the head's output on one image to its detections.
 
-    Args: ``class_logits`` [R, K + 1], ``deltas`` [R, K, 4], ``proposals`` [R, 4].
+    Args: ``class_logits`` [R, K + 1], ``deltas`` [R, K, 4] or [R, 1, 4], ``proposals`` [R, 4].
     """
-    boxes = decode_boxes(deltas, proposals[:, None], WEIGHTS)  # (R, K, 4)
+    boxes = decode_boxes(deltas, proposals[:, None], WEIGHTS)  # (R, K, 4), or (R, 1, 4)
+    boxes = boxes.expand(-1, config.num_classes, -1)
     return filter_detections(boxes, class_logits.softmax(-1), size, config)
 
 

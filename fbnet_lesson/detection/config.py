@@ -31,6 +31,8 @@ class DetectorConfig:
     roi_positive_fraction: float = 0.25
     box_pooler_resolution: int = 6
     mask_pooler_resolution: int = 14
+    box_class_agnostic: bool = False  # True: one box a proposal for all classes, not one for each
+    mask_class_agnostic: bool = False  # the same of the masks
     pooler_sampling_ratio: int = 0  # samples a bin and axis; 0 = one a cell it covers
     score_threshold: float = 0.05
     nms_threshold: float = 0.5  # of the detections, per class
@@ -84,6 +86,7 @@ def _are_anchor_sizes(levels) -> bool:
 
 POSITIVE_INT = (_is_int, "a whole number, 1 or more")
 INT_FROM_0 = (lambda v: _is_int(v, 0), "a whole number, 0 or more")
+BOOL = (lambda v: isinstance(v, bool), "True or False")
 FRACTION = (_is_fraction, "a number from 0 to 1")
 TRAIN_TEST = (
     lambda v: len(v) == 2 and all(_is_int(k) for k in v),
@@ -115,11 +118,13 @@ _RULES = {
     "roi_positive_fraction": FRACTION,
     "box_pooler_resolution": POSITIVE_INT,
     "mask_pooler_resolution": POSITIVE_INT,
+    "box_class_agnostic": BOOL,
+    "mask_class_agnostic": BOOL,
     "pooler_sampling_ratio": INT_FROM_0,
     "score_threshold": FRACTION,
     "nms_threshold": FRACTION,
     "detections_per_image": POSITIVE_INT,
     "min_size": POSITIVE_INT,
     "max_size": POSITIVE_INT,
-    "resize": (lambda v: isinstance(v, bool), "True or False"),
+    "resize": BOOL,
 }

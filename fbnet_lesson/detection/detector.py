@@ -83,13 +83,14 @@ class ROIHeads(nn.Module):
         class_logits, deltas = self.box_head(features, [s["boxes"] for s in samples])
         labels = torch.cat([s["labels"] for s in samples])
         foreground = (labels < self.config.num_classes).nonzero().flatten()
+        box = 0 if self.config.box_class_agnostic else labels[foreground]
         positives = [s["boxes"][: s["positives"]] for s in samples]
         matched = [s["matched"][: s["positives"]] for s in samples]
         truth = torch.cat([t["boxes"][m] for t, m in zip(targets, matched, strict=True)])
         losses = box_losses(
             class_logits,
             labels,
-            deltas[foreground, labels[foreground]],
+            deltas[foreground, box],
             encode_boxes(truth, torch.cat(positives), BOX_WEIGHTS),
         )
         if self.mask_head is not None:

@@ -16,6 +16,7 @@ class MaskHead(nn.Module):
 
     Only the mask of one class a ROI is computed: the true one in training, the predicted one at
     evaluation. The last layer is a 1x1 convolution, so that one class is one row of its weights.
+    With ``mask_class_agnostic`` there is one row for all classes.
     """
 
     def __init__(self, rows: str, in_channels: int, strides: list[int], config: DetectorConfig):
@@ -23,7 +24,9 @@ class MaskHead(nn.Module):
         self.pooler = Pooler(config.mask_pooler_resolution, strides, config.pooler_sampling_ratio)
         self.body, channels, stride = build_stage(rows, in_channels, config.norm)
         self.resolution = int(config.mask_pooler_resolution / stride)
-        self.mask_logits = nn.Conv2d(channels, config.num_classes, 1)
+        self.class_agnostic = config.mask_class_agnostic
+        masks = 1 if self.class_agnostic else config.num_classes
+        self.mask_logits = nn.Conv2d(channels, masks, 1)
         nn.init.normal_(self.mask_logits.weight, std=0.001)
         nn.init.zeros_(self.mask_logits.bias)
 
@@ -32,6 +35,8 @@ class MaskHead(nn.Module):
         ``labels`` [R] the class of each ROI, R = sum of R_i. Returns logits ``[R, M, M]``.
         """
         pooled = self.pooler(features, boxes)
+        if self.class_agnostic:
+            labels = torch.zeros_like(labels)
         if self.training:  # the norms look at all ROIs together
             return self.class_logits(pooled, labels)
         parts = zip(pooled.split(ROIS), labels.split(ROIS), strict=True)

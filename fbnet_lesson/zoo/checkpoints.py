@@ -241,7 +241,7 @@ def load_weights(
     predictors = [key for key in report.left_out if PREDICTORS.match(key) and key in own]
     if predictors:
         print(
-            f"left out, because num_classes differs: {', '.join(predictors)} "
+            f"left out, because num_classes (or class_agnostic) differs: {', '.join(predictors)} "
             "(they keep their random start; train before use)"
         )
     if report.problems():
@@ -257,8 +257,8 @@ def model_fields(model: nn.Module) -> dict:
     """What ``create_model`` needs besides the name to build the model again: plain values."""
     config = getattr(model, "config", None)
     fields = asdict(config) if is_dataclass(config) else {}
-    trunk = getattr(model, "trunk_name", None)
-    return fields if trunk is None else {**fields, "trunk": trunk}
+    own = {"trunk": getattr(model, "trunk_name", None), "arch": getattr(model, "rows", None)}
+    return fields | {name: value for name, value in own.items() if value is not None}
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike, **notes: Any) -> None:

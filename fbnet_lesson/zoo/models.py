@@ -1,23 +1,27 @@
 """``create_model`` and ``list_models``: every network by its name, ``ORIGIN/UPSTREAM_NAME``."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
 from fbnet_lesson.classification.classifier import Classifier, ClassifierConfig
-from fbnet_lesson.classification.published import pretrained
-from fbnet_lesson.detection.architectures import DETECTION_ARCHS
+from fbnet_lesson.classification.published import IMAGENET_STD, PRETRAINED, pretrained
+from fbnet_lesson.detection.architectures import DETECTION_ARCHS, DetectionArch
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.detector import Detector
 from fbnet_lesson.freezing import freeze_stages
 from fbnet_lesson.overrides import impossible
 from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import ClassifierTrunk
-from fbnet_lesson.zoo.checkpoints import load_weights
+from fbnet_lesson.zoo.archs import Arch, classifier_arch, detection_arch
+from fbnet_lesson.zoo.checkpoints import keys_in, layout_of, load_weights
 from fbnet_lesson.zoo.pretrained import pretrained_file
 from fbnet_lesson.zoo.weight_files import read_weights
 
@@ -90,6 +94,7 @@ def create_model(
     num_classes: int | None = None,
     weights: str | os.PathLike | dict[str, Tensor] | None = None,
     trunk: str | None = None,
+    arch: Arch | None = None,
     **overrides,
 ) -> nn.Module:
     """A network by its name, with random weights unless ``weights`` says otherwise.
@@ -105,10 +110,13 @@ def create_model(
         trunk: a classifier whose first stages a detector stands on instead of its own, as many as
             its own. ``weights`` may then be that classifier's: they are the trunk's, the rest
             stays random, and that is printed.
+        arch: other rows than the model's own: a name of ``DETECTION_ARCHS`` (of a classifier, of
+            ``CLASSIFICATION_ARCHS``), a JSON file, or the rows themselves, see ``zoo.archs``. The
+            model remembers the rows, as ``model.rows``, and a run folder with it.
         overrides: fields of ``DetectorConfig`` or ``ClassifierConfig``.
 
     Raises:
-        ValueError: names an unknown model, trunk, field or weights and what is there instead.
+        ValueError: names an unknown model, trunk, arch, field or weights and what is there instead.
         DownloadError: where the published weights cannot be had, see ``pretrained_file``.
     """
     if num_classes is not None:
@@ -119,11 +127,16 @@ def create_model(
         if _is_pretrained(weights):
             overrides = {"norm_eps": pretrained(name).norm_eps} | overrides
             weights = pretrained_file(name)
-        config = ClassifierConfig().override(**overrides)
-        model = Classifier(CLASSIFICATION_ARCHS[name], config, name)
+        rows = CLASSIFICATION_ARCHS[name]
+        if arch is not None:
+            rows = classifier_arch(arch, rows)
+        config = ClassifierConfig().override(**({"num_classes": rows.num_classes} | overrides))
+        model = Classifier(rows, config, name)
+        if arch is not None:
+            model.rows = {"trunk": list(rows.stages), "head": rows.head}
     elif name in DETECTORS:
         config = DetectorConfig().override(**(DETECTORS[name].overrides | overrides))
-        model = _detector(name, config, trunk)
+        model = _detector(name, config, trunk, arch)
     else:
         raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
     if trunk is not None and weights is not None:
@@ -136,15 +149,72 @@ def create_model(
     return model
 
 
-def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
-    """A detector on its own trunk, or on a classifier's."""
+def restore_model(
+    source: str | os.PathLike | dict, name: str | None = None, **overrides
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that a weights file is of, with all of its weights, and the file's notes.
+
+    Args:
+        source: a weights file, the name of weights we ship, or a state dict. What it says of
+            itself decides: the model's name and config. Of what says nothing (as published files)
+            the number of classes is read off the predictors; ``name`` has to say the rest.
+        overrides: fields of its config for use, such as ``score_threshold``.
+
+    Raises:
+        ValueError: if the weights are another model's than ``name``, or leave anything random.
+    """
+    if name is not None:
+        source = _find_weights(name, source)
+    weights = read_weights(source)
+    noted = weights.notes.get("name")
+    if name is not None and noted not in (None, name):
+        raise ValueError(f"{source} holds weights of {noted}, not of {name}; leave the name out")
+    if name is None and noted is None:
+        raise ValueError(f"{source} does not say of which model it is: name the model")
+    fields = {**weights.notes.get("config", {}), "freeze_stages": 0}  # nothing is trained here
+    if not weights.notes.get("config") and (classes := _count_classes(name, weights.state)):
+        fields["num_classes"] = classes
+    model = create_model(name or noted, **{**fields, **overrides})
+    report = load_weights(model, source)
+    if random := sorted({*report.left_out, *report.missing}):
+        raise ValueError(
+            f"{source} leaves {len(random)} entries of {model.name} random "
+            f"({', '.join(random[:2])}, ...): it is of another number of classes than "
+            f"num_classes={model.config.num_classes}; leave num_classes to the file"
+        )
+    return model.eval(), weights.notes
+
+
+def _count_classes(name: str, state: Mapping[str, Tensor]) -> int | None:
+    """How many classes the predictors of a detector's weights tell apart."""
+    with torch.device("meta"):
+        own = create_model(name).state_dict()
+    theirs = keys_in(layout_of(state), own)
+    found = state.get(theirs.get("roi_heads.box_head.cls_score.bias"))
+    return None if found is None else len(found) - 1
+
+
+def _detector(name: str, config: DetectorConfig, trunk: str | None, other: Arch | None) -> Detector:
+    """A detector of its own rows or of others, on its own trunk or on a classifier's."""
     spec = DETECTORS[name]
     arch = DETECTION_ARCHS[spec.arch]
+    if other is not None:
+        if trunk is not None:
+            raise ValueError(f"trunk={trunk!r} and arch={other!r} both say the trunk: give one")
+        heads = ("rpn", "bbox", "mask") if spec.masks else ("rpn", "bbox")
+        rows = detection_arch(other, arch, heads, spec.fpn)
+        model = Detector(
+            DetectionArch(**rows | {"trunk": tuple(rows["trunk"])}),
+            config, spec.masks, spec.fpn, name,
+        )  # fmt: skip
+        model.rows = rows
+        return model
     if trunk is None:
         return Detector(arch, config, spec.masks, spec.fpn, name)
     if trunk not in CLASSIFICATION_ARCHS:
         raise impossible("trunk", trunk, f"a classifier: {', '.join(CLASSIFICATION_ARCHS)}")
-    classifier, published = CLASSIFICATION_ARCHS[trunk], pretrained(trunk)
+    classifier = CLASSIFICATION_ARCHS[trunk]
+    published = PRETRAINED.get(trunk)
     stages = classifier.stages[: len(arch.trunk)]
     if spec.fpn and any(row.padding is not None for text in stages for row in parse_rows(text)):
         raise ValueError(
@@ -152,9 +222,11 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None) -> Detector:
             "one before, as an FPN needs them; such as timm/fbnetv3_b has none"
         )
     # Whatever the weights: so a run folder's detector is built as it was trained.
-    norm_eps = published.norm_eps or classifier.style.norm_eps
+    norm_eps = published and published.norm_eps or classifier.style.norm_eps
     style = replace(classifier.style, norm_eps=norm_eps)
-    built = ClassifierTrunk(stages, config.norm, style, published.std)
+    built = ClassifierTrunk(
+        stages, config.norm, style, published.std if published else IMAGENET_STD
+    )
     model = Detector(arch, config, spec.masks, spec.fpn, name, built)
     model.trunk_name = trunk
     return model

@@ -15,6 +15,7 @@ HEADER = ("name", "kind", "parameters", "MACs", "pixels", "top-1", "weights")
 def model_row(name: str) -> tuple[str, ...]:
     """The cells of ``HEADER`` of one model.
 
+    ``kind`` is FBNetV3OD (Faster R-CNN: boxes), FBNetV3IS (Mask R-CNN: masks too) or classifier.
     ``MACs`` are a classifier's on one image of its resolution, in millions; ``pixels`` that
     resolution, or a detector's short edge; ``top-1`` the published accuracy on ImageNet in percent;
     ``weights`` where there are some. "-" stands for what there is not.
@@ -24,9 +25,12 @@ def model_row(name: str) -> tuple[str, ...]:
     parameters = f"{count_parameters(model):,}"
     if name in DETECTORS:
         shipped = ", ".join(f"{key} (shipped)" for key in DETECTORS[name].weights) or "-"
-        return name, "detector", parameters, "-", f"{model.config.min_size}", "-", shipped
-    side, published = CLASSIFICATION_ARCHS[name].input_size, PRETRAINED[name]
+        kind = "FBNetV3IS" if DETECTORS[name].masks else "FBNetV3OD"
+        return name, kind, parameters, "-", f"{model.config.min_size}", "-", shipped
+    side, published = CLASSIFICATION_ARCHS[name].input_size, PRETRAINED.get(name)
     macs = count_macs(model, torch.zeros(1, 3, side, side, device="meta"))
+    if published is None:  # ours
+        return name, "classifier", parameters, f"{macs / 1e6:.1f} M", f"{side}", "-", "-"
     top1 = "-" if published.top1 is None else f"{published.top1:.2f}"
     weights = f"https://huggingface.co/{published.hub}" if published.hub else published.url
     return name, "classifier", parameters, f"{macs / 1e6:.1f} M", f"{side}", top1, weights
