@@ -6,6 +6,9 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 import typer
 
 from fbnet_lesson.cli import bench, course, data, evaluate, models, predict, train
+from fbnet_lesson.cli.data import training_data
+
+__all__ = ["app", "training_data"]
 
 app = typer.Typer(
     help="FBNet object detection, to learn and to use.",
