@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -394,14 +395,28 @@ def test_processes_that_the_function_starts_end_with_it(tmp_path, capsys):
         capsys,
     )
     assert said.startswith("✗ double_up: returns an int")
+    assert has_ended(int(file.read_text()))
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process, or will be none soon."""
     for _ in range(100):
         try:
-            os.kill(int(file.read_text()), 0)
+            os.kill(pid, 0)
         except ProcessLookupError:
-            break
+            return True
         time.sleep(0.05)
-    else:
-        pytest.fail("it lives on")
+    return False
+
+
+def test_the_process_ends_when_the_notebook_is_killed():
+    program = (
+        "import os\nfrom fbnet_lesson.course.isolation import Child\n"
+        "child = Child(len)\nassert child.start()\nprint(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert has_ended(int(done.stdout))
 
 
 # ------------------------------------------------------------------------------ where it happened

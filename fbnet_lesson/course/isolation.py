@@ -64,6 +64,7 @@ class Child:
             self.pid = os.fork()
         if self.pid == 0:
             try:
+                self.channel.close()  # so that nobody but the notebook holds this end of it
                 serve(self.function, theirs)
             finally:
                 os._exit(0)  # nothing of the notebook's may run at the end of this copy of it
