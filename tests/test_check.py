@@ -370,6 +370,18 @@ def test_a_function_of_torch_that_was_replaced_earns_nothing_and_comes_back(monk
     assert own == (torch.where, torch.allclose, torch.Tensor.sum, torch.nn.functional.relu)
 
 
+def test_what_torch_replaces_by_itself_is_nothing_to_tell():
+    program = (
+        "import torch\nfrom fbnet_lesson.course import originals\nown = torch.manual_seed\n"
+        "import torch._dynamo\n"
+        "print(originals.restore(), torch.manual_seed is not own)\n"
+        "torch.floor, torch.manual_seed = torch.round, lambda seed: None\n"
+        "print(originals.restore())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[] True\n['torch.floor', 'torch.manual_seed']\n", done.stderr
+
+
 def test_settings_of_an_earlier_cell_neither_help_nor_harm_and_stay(capsys):
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
