@@ -278,7 +278,7 @@ def test_weights_of_another_number_of_classes_start_a_training_without_their_pre
     train = ["train", "--data", tmp_path / "one.json", "--images", images, *FEW, *SMALL]
     result = call(*train, "--out", tmp_path / "run", "--weights", run / "model.safetensors")
     assert result.exit_code == 0, result.output
-    assert "num_classes (or class_agnostic) differs: roi_heads.box_head." in result.output
+    assert "because num_classes differs: roi_heads.box_head." in result.output
 
 
 def test_evaluation_writes_what_it_found(run, tmp_path):
