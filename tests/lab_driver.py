@@ -4,9 +4,10 @@ For tests/test_lab.py, and to look at a lesson as its reader sees it:
 
     python tests/lab_driver.py notebooks/06_nms.ipynb --screenshots shots [--replace-cells FILE]
 
-works on a copy of the clone, runs all cells, names those that fail, and writes pictures of the
-whole notebook. FILE is Python: each of its functions takes the place of the cell that defines a
-function of that name, so that exercises can be tried solved and solved wrongly.
+works on a copy of the clone, in the learner's copy of the lesson as ``lab`` makes it, runs all
+cells, names those that fail, and writes pictures of the whole notebook. FILE is Python: each of its
+functions takes the place of the cell that defines a function of that name, so that exercises can be
+tried solved and solved wrongly.
 """
 
 import argparse
@@ -187,6 +188,15 @@ def run_all(tab) -> list[dict]:
     return tab.evaluate("() => {" + PANEL + " return panel.content.model.toJSON().cells; }")
 
 
+def write_cell(tab, index: int, source: str) -> None:
+    """Put ``source`` into a cell and save the notebook, as by typing and Ctrl-S."""
+    tab.evaluate(
+        "([index, source]) => {" + PANEL + " panel.content.widgets[index].model.sharedModel"
+        ".setSource(source); return panel.context.save(); }",
+        [index, source],
+    )
+
+
 def scroll_to_cell(tab, index: int) -> None:
     tab.evaluate(
         "index => {" + PANEL + " panel.content.activeCellIndex = index;"
@@ -285,6 +295,8 @@ def main() -> int:
         if arguments.replace_cells:
             names = replace_cells(clone / relative, arguments.replace_cells)
             print("replaced:", ", ".join(names))
+        if relative.parent == Path("notebooks"):
+            relative = Path("workbook", relative.name)
         failed = Path(arguments.screenshots or tempfile.gettempdir()) / "failed.png"
         size = {"width": arguments.width, "whole": True}
         with lab(clone) as address, page(address, browser, failed, **size) as tab:

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.classification.published import PRETRAINED, Pretrained
+from fbnet_lesson.cli.threads import wait_politely
+from fbnet_lesson.course import workbook
 from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
 from fbnet_lesson.data.pictures import read_image
@@ -65,7 +67,7 @@ def run(tmp_path_factory):
 
 def test_help_names_all_commands_and_no_command_is_help():
     output = call("--help").output
-    for command in ("lab", "models", "data", "train", "eval", "predict", "build", "progress"):
+    for command in "lab update models data train eval predict build progress".split():
         assert re.search(rf"^  {command} ", output, re.MULTILINE)
     assert output.splitlines()[0] in call().output
 
@@ -114,12 +116,14 @@ def test_lab_opens_the_first_lesson_and_passes_options_on(monkeypatch, tmp_path)
         "run",
         lambda *a, cwd, env: calls.append((*a, cwd, env)) or subprocess.CompletedProcess([], 3),
     )
+    monkeypatch.setattr(workbook, "make_copies", lambda root: [f"{root.name} has news"])
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
-    assert call("lab", "--no-browser", "--port=9999").exit_code == 3
+    opened = call("lab", "--no-browser", "--port=9999")
+    assert opened.exit_code == 3 and opened.output == f"{ROOT.name} has news\n"
     ((command, folder, environment),) = calls
     assert command[1:3] == ["-m", "jupyterlab"] and folder == ROOT
     assert f"--ServerApp.root_dir={ROOT}" in command
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_welcome.ipynb" in command
+    assert "--LabApp.default_url=/lab/tree/workbook/00_welcome.ipynb" in command
     assert command[-2:] == ["--no-browser", "--port=9999"]
     ours, mine = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
     assert json.loads(Path(ours, "labconfig", "default_setting_overrides.json").read_text())
@@ -274,7 +278,7 @@ def test_weights_of_another_number_of_classes_start_a_training_without_their_pre
     train = ["train", "--data", tmp_path / "one.json", "--images", images, *FEW, *SMALL]
     result = call(*train, "--out", tmp_path / "run", "--weights", run / "model.safetensors")
     assert result.exit_code == 0, result.output
-    assert "num_classes (or class_agnostic) differs: roi_heads.box_head." in result.output
+    assert "because num_classes differs: roi_heads.box_head." in result.output
 
 
 def test_evaluation_writes_what_it_found(run, tmp_path):
@@ -522,3 +526,28 @@ def test_a_run_remembers_its_rows(tmp_path):
     assert str(tmp_path) not in json.dumps(noted["model_config"])
     result = call("eval", "--run", out, "--length", 2)
     assert result.exit_code == 0, result.output
+
+
+# ---------------------------------------------------------------------------------------- threads
+
+
+def test_threads_wait_politely_unless_the_user_has_a_say_in_it():
+    environment = {"PATH": "/bin"}
+    wait_politely(environment)
+    assert environment == {"PATH": "/bin", "GOMP_SPINCOUNT": "10000"}
+    for name in ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
+        environment = {name: "1"}
+        wait_politely(environment)
+        assert environment == {name: "1"}
+
+
+def test_the_command_line_sets_it_before_torch_is_there():
+    code = (
+        "import os, sys; import fbnet_lesson.cli; "
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["10000", "False"]

@@ -1,7 +1,11 @@
 """A lesson in the real JupyterLab, in a real browser: it runs, and its slider moves the picture."""
 
+import os
+import subprocess
+import sys
 from io import BytesIO
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +14,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright, of the test extra
 import lab_driver  # noqa: E402
 
 pytestmark = pytest.mark.slow
-NOTEBOOK = "notebooks/00_welcome.ipynb"
+NOTEBOOK = "workbook/00_welcome.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +58,35 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_changes_the_picture(browser,
         assert before.shape != after.shape or np.abs(before - after).max() > 50
 
 
+def test_what_is_written_in_jupyterlab_is_there_after_an_update(browser, tmp_path):
+    clone = lab_driver.copy_clone(tmp_path)
+    built, copy = clone / "notebooks" / "00_welcome.ipynb", clone / NOTEBOOK
+    lesson = nbformat.read(built, as_version=4)
+    index = next(i for i, cell in enumerate(lesson.cells) if "exercise" in cell.metadata)
+    written = "def box_area(boxes):\n    return 1"
+    before = built.read_bytes()
+    with (
+        lab_driver.lab(clone) as address,
+        lab_driver.page(address, browser, tmp_path / "failed.png") as tab,
+    ):
+        lab_driver.open_notebook(tab, NOTEBOOK)
+        lab_driver.write_cell(tab, index, written)
+    assert built.read_bytes() == before
+    assert nbformat.read(copy, as_version=4).cells[index].source == written
+
+    lesson.cells.insert(1, nbformat.v4.new_markdown_cell("A new text."))
+    nbformat.write(lesson, built)
+    path = os.pathsep.join(filter(None, [str(clone), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "fbnet_lesson", "update"]
+    done = subprocess.run(
+        command, cwd=clone, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("00_welcome: new version; kept: 1 exercise (box_area). Your old")
+    cells = nbformat.read(copy, as_version=4).cells
+    assert cells[1].source == "A new text." and cells[index + 1].source == written
+
+
 def test_functions_of_a_file_take_the_place_of_the_cells_that_define_them(tmp_path):
-    import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
     path, answers = tmp_path / "a.ipynb", tmp_path / "answers.py"

@@ -5,6 +5,7 @@ import pytest
 
 from fbnet_lesson.course import build
 from fbnet_lesson.course.build import LessonError
+from fbnet_lesson.course.exercises import EXERCISES
 
 PUBLISHED = [path for slug in build.lesson_slugs() for path in build.notebook_paths(slug)]
 LESSON = """\
@@ -149,6 +150,21 @@ def test_what_a_cell_prints_in_pieces_is_kept_as_one(tmp_path):
 
 
 EXERCISE = """\
+# %% [markdown]
+# # A small lesson
+#
+# | {minutes} | lesson 00 | 5 s |
+#
+# ## Exercise 1: area
+# Width times height.
+#
+# <details><summary>Hint</summary>
+#
+# ```python
+# # no heading
+# ```
+# </details>
+
 # %% exercise="detection.boxes.box_area"
 from fbnet_lesson.detection.boxes import box_area
 
@@ -172,12 +188,122 @@ def test_an_exercise_is_a_stub_for_the_learner_and_the_package_s_source_when_sol
 
     from fbnet_lesson.detection.boxes import box_area
 
-    blank, solved = (build.prepare("00_small", s, with_exercise).cells for s in (False, True))
+    _, *blank = build.prepare("00_small", False, with_exercise).cells
+    _, *solved = build.prepare("00_small", True, with_exercise).cells
     assert solved[0].source == inspect.getsource(box_area).rstrip()
     head = solved[0].source.rpartition("\n")[0]
     assert blank[0].source == head + "\n    raise NotImplementedError  # replace this line"
     assert solved[1].source == "def double(x):\n    x = 2 * x\n    return x"
     assert blank[1].source == "def double(x):\n    # your turn\n    return x"
+
+
+def test_an_exercise_says_how_hard_and_long_it_is_and_has_its_solution_in_a_fold(with_exercise):
+    blank, solved = (build.prepare("00_small", s, with_exercise).cells[0] for s in (False, True))
+    exercise = EXERCISES["box_area"]
+    dots = {1: "●○○", 2: "●●○", 3: "●●●"}[exercise.difficulty]
+    under = (
+        f"## Exercise 1: area\n\n{dots} · about {exercise.minutes} minutes\n\nWidth times height."
+    )
+    assert under in blank.source and under in solved.source
+    body = "    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])\n"
+    fold = (
+        "<details><summary>Solution</summary>\n\n```python\n"
+        f"def box_area(boxes: Tensor) -> Tensor:\n{body}```\n\n</details>"
+    )  # without the docstring, which stands in the cell below
+    assert blank.source.endswith("</details>\n\n" + fold)
+    assert "Solution" not in solved.source  # it stands in the cell below
+
+
+@pytest.mark.parametrize(
+    "between, stands",
+    [
+        ("", True),
+        ("# %%\n1\n\n", True),
+        ("# %%\n1\n\n# %%\n2\n\n", False),
+        ("# %% [markdown]\n# No heading.\n\n", False),
+    ],
+    ids=["before it", "before a cell before it", "too far away", "without a heading"],
+)
+def test_an_exercise_needs_a_text_with_a_heading_close_before_it(tmp_path, between, stands):
+    cell = EXERCISE[EXERCISE.index("# %% exercise") :]
+    write_lesson(tmp_path, f"# %% [markdown]\n# # Area\n\n{between}{cell}")
+    if stands:
+        assert "●" in build.prepare("00_small", False, tmp_path).cells[0].source
+        return
+    with pytest.raises(LessonError, match="heading stands before exercise 'detection.boxes.box_ar"):
+        build.prepare("00_small", False, tmp_path)
+
+
+# -------------------------------------------------------------------------------------- the minutes
+
+
+def test_the_minutes_are_those_of_words_code_and_exercises(with_exercise):
+    markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    exercise = code("import x", metadata={"exercise": "detection.boxes.box_area"})
+    own = EXERCISES["box_area"].minutes
+    assert build.minutes([markdown("word " * 130 * 5)]) == 5
+    assert build.minutes([markdown("word " * 130 * 5 + "more")]) == 10
+    assert build.minutes([code("x\n\n" * 20)] * 10) == 15  # 10 · (1/2 + 1)
+    assert build.minutes([markdown("word " * 130 * (15 - own)), exercise]) == 15
+    assert (
+        build.minutes([markdown("<details><summary>·  — 3 $x$ it's one-line</summary>")] * 130) == 5
+    )
+
+
+def test_the_minutes_stand_in_the_head(with_exercise):
+    for solved in (False, True):
+        head = build.prepare("00_small", solved, with_exercise).cells[0].source
+        assert f"| {build.lesson_minutes('00_small', with_exercise)} | lesson 00 | 5 s |" in head
+
+
+# -------------------------------------------------------------------------------- what figures show
+
+FIGURE = """\
+# %%
+# alt: A line that rises
+#      from 0 to 1.
+
+import matplotlib.pyplot as plt
+%matplotlib inline
+_ = plt.plot([0, 1])
+"""
+
+
+def test_what_a_figure_shows_stands_with_its_cell_and_not_in_it(tmp_path):
+    write_lesson(tmp_path, FIGURE)
+    build.build(root=tmp_path)
+    for path in build.notebook_paths("00_small", tmp_path):
+        (cell,) = nbformat.read(path, as_version=4).cells
+        assert cell.metadata == {"mystnb": {"image": {"alt": "A line that rises from 0 to 1."}}}
+        assert cell.source.startswith("import matplotlib")
+    assert build.out_of_step(tmp_path) == []
+    write_lesson(tmp_path, FIGURE.replace("rises", "falls"))
+    assert len(build.out_of_step(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 1\n# alt: late\ny = 2",
+        "# alternatives: many\nx = 1",
+        "#      more\nx = 1",
+        "# alt: only",
+    ],
+)
+def test_other_comments_stay_where_they_are(source):
+    assert build.alt_text(source) == ("", source)
+
+
+def test_a_figure_without_a_text_and_a_text_without_a_figure_are_defects(tmp_path):
+    write_lesson(
+        tmp_path,
+        FIGURE[: FIGURE.index("# alt")]
+        + FIGURE[FIGURE.index("import") :]
+        + "# %%\n# alt: none\nx = 1\n",
+    )
+    said = "cell 0 draws, and says nowhere what .*; cell 1 has a text alternative .* and no figure"
+    with pytest.raises(LessonError, match=said):
+        build.build(root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from test_cli import call, fails
 
 from fbnet_lesson import cli
-from fbnet_lesson.course import build, progress
-from fbnet_lesson.course.exercises import LESSONS
+from fbnet_lesson.course import build, check, progress
+from fbnet_lesson.course.exercises import EXERCISES, LESSONS
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +30,9 @@ def file(tmp_path, monkeypatch):
 
 def test_tests_remember_nothing():
     assert progress.progress_file() is None
-    assert progress.record("nms") is None and progress.passed() == {}
+    assert progress.record("nms", "def nms(): 1") is None and progress.passed() == {}
+    assert progress.record_finding("nms", "is wrong") is None and progress.findings() == []
+    assert progress.sources() == {}
     progress.reset()
 
 
@@ -50,6 +53,55 @@ def test_a_pass_is_remembered_with_the_time_of_the_first(file, monkeypatch):
     assert progress.record("nms") is None and progress.record("box_area") is None
     known = progress.passed()
     assert list(known) == ["nms", "box_area"] and known["nms"] == "2020-01-01T00:00:00Z"
+
+
+def test_the_source_of_the_last_pass_is_remembered_beside_the_time_of_the_first(file):
+    file.parent.mkdir()
+    file.write_text(
+        json.dumps({"passed": {"nms": "2020-01-01T00:00:00Z"}})
+    )  # of the first versions
+    assert progress.sources() == {} and progress.findings() == []
+    for source in ("def nms(): 1", "def nms(): 2", None):
+        assert progress.record("nms", source) is None
+    assert progress.sources() == {"nms": "def nms(): 2"}
+    assert progress.passed() == {"nms": "2020-01-01T00:00:00Z"}
+
+
+def test_findings_are_remembered_with_their_time_the_latest_of_them(file, monkeypatch):
+    monkeypatch.setattr(progress, "FINDINGS_KEPT", 3)
+    for mistake in ("a", "b", "c", "d" * 1000):
+        assert progress.record_finding("nms", mistake) is None
+    found = progress.findings()
+    assert [f["mistake"] for f in found] == ["b", "c", "d" * 200]
+    assert {f["exercise"] for f in found} == {"nms"}
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", f["when"]) for f in found)
+    assert progress.passed() == {}
+
+
+def test_what_a_later_version_adds_to_the_file_is_left_there(file):
+    file.parent.mkdir()
+    file.write_text(json.dumps({"passed": {}, "notes": [1]}))
+    progress.record("nms")
+    assert json.loads(file.read_text())["notes"] == [1]
+
+
+def test_check_remembers_the_source_and_each_mistake_of_the_learner_s_own(file, capsys):
+    def wrong_inside():
+        def box_area(boxes):
+            return boxes[..., 0]
+
+        return box_area
+
+    check(wrong_inside())  # as lesson 00 does, to show what a mistake looks like
+    assert progress.findings() == [] and not file.exists()
+    right = EXERCISES["box_area"].solution
+    check(right)
+    assert "box_area" in progress.sources()["box_area"]
+    mistake = EXERCISES["box_area"].mistakes[0]
+    check(mistake.function(right))
+    plt.close("all")
+    (found,) = progress.findings()
+    assert (found["exercise"], found["mistake"]) == ("box_area", mistake.name)
 
 
 def test_the_file_lies_where_the_system_keeps_data(tmp_path, monkeypatch):
@@ -100,8 +152,14 @@ def test_kernels_that_write_at_once_lose_nothing(file):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe\xfa", b"[1]", b'{"passed": ["nms"]}', b'{"passed": {"nms": 1}}', b"{}"],
-)
+    [
+        b"", b"{", b"\xff\xfe\xfa", b"[1]", b'{"passed": ["nms"]}', b'{"passed": {"nms": 1}}',
+        b"{}",
+        b'{"passed": {}, "sources": ["nms"]}', b'{"passed": {}, "sources": {"nms": 1}}',
+        b'{"passed": {}, "findings": {}}', b'{"passed": {}, "findings": [{"exercise": "nms"}]}',
+        b'{"passed": {}, "findings": ["nms"]}',
+    ],
+)  # fmt: skip
 def test_a_broken_file_is_kept_under_another_name(file, content):
     file.parent.mkdir()
     file.write_bytes(content)
@@ -148,18 +206,29 @@ def test_a_pass_that_is_remembered_needs_no_lock(file, monkeypatch):
 # ---------------------------------------------------------------------------------------- the table
 
 
-def test_the_table_shows_what_has_passed(file):
-    for name in ("nms", "box_iou", "gone"):
+def test_the_table_shows_what_has_passed_what_was_found_and_the_minutes_left(file):
+    for name in ("nms", "box_iou", "box_area", "gone"):
         progress.record(name)
-    long = [f"a_rather_long_name_{i}" for i in range(4)]
-    lessons = {"04_boxes": ["box_area", "box_iou"], "06": ["nms", *long], "12": []}
+    for name in ("nms", "match", "match"):
+        progress.record_finding(name, "is wrong")
+    long = {f"a_rather_long_name_{i}": 20 for i in range(4)}
+    lessons = {
+        "04_boxes": (60, {"box_area": 5, "box_iou": 10}),
+        "05": (70, {"match": 10}),
+        "06": (100, {"nms": 15, **long}),
+        "12": (30, {}),
+    }
     assert progress.table(lessons).splitlines() == [
-        "lesson    passed  exercises",
-        "04_boxes     1/2  [ ] box_area  [x] box_iou",
-        "06           1/5  [x] nms  [ ] a_rather_long_name_0  [ ] a_rather_long_name_1",
-        "                  [ ] a_rather_long_name_2  [ ] a_rather_long_name_3",
-        "12           0/0",
-        "total        2/7",
+        "lesson    minutes  left  passed  exercises, in minutes",
+        "04_boxes       60     0     2/2  [x] box_area 5  [x] box_iou 10",
+        "05             70    70     0/1  [ ] match 10, 2 findings",
+        "06            100    85     1/5  [x] nms 15, 1 finding",
+        "                                 [ ] a_rather_long_name_0 20",
+        "                                 [ ] a_rather_long_name_1 20",
+        "                                 [ ] a_rather_long_name_2 20",
+        "                                 [ ] a_rather_long_name_3 20",
+        "12             30    30     0/0",
+        "total         260   185     3/8",
         "",
         f"Remembered in {file}, on this machine only.",
     ]
@@ -173,7 +242,7 @@ def test_a_line_is_as_wide_as_it_may_be_and_a_long_name_stands_alone():
 
 
 def test_the_table_says_when_nothing_is_remembered():
-    assert progress.table({"06": ["nms"]}).splitlines()[-1] == (
+    assert progress.table({"06": (100, {"nms": 15})}).splitlines()[-1] == (
         "Nothing is remembered: FBNET_LESSON_PROGRESS is off."
     )
 
@@ -187,8 +256,11 @@ def test_the_command_shows_every_exercise_of_the_course(file):
     output = call("progress").output
     assert re.findall(r"\[[ x]\] (\w+)", output) == names
     assert re.findall(r"\[x\] (\w+)", output) == names[:1]
-    assert re.search(rf"^total +1/{len(names)}$", output, re.MULTILINE)
-    assert re.search(r"^00_welcome ", output, re.MULTILINE)
+    whole = sum(map(build.lesson_minutes, build.lesson_slugs()))
+    left = whole - build.lesson_minutes("00_welcome")
+    assert re.search(rf"^total +{whole} +{left} +1/{len(names)}$", output, re.MULTILINE)
+    minutes = build.lesson_minutes("00_welcome")
+    assert re.search(rf"^00_welcome +{minutes} +0 +1/1 ", output, re.MULTILINE)
 
 
 def test_a_broken_file_is_an_error_that_names_it(file):

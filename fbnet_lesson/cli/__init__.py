@@ -3,12 +3,17 @@
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import os
+
 import typer
 
 from fbnet_lesson.cli import bench, course, data, evaluate, models, predict, train
 from fbnet_lesson.cli.data import training_data
+from fbnet_lesson.cli.threads import wait_politely
 
 __all__ = ["app", "training_data"]
+
+wait_politely(os.environ)  # which the kernels that ``lab`` starts inherit
 
 app = typer.Typer(
     help="FBNet object detection, to learn and to use.",
@@ -19,6 +24,7 @@ app = typer.Typer(
 )
 passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(context_settings=passes_on)(course.lab)
+app.command()(course.update)
 app.command()(course.build)
 app.command()(course.progress)
 app.command()(models.models)

@@ -4,12 +4,19 @@ A lesson is written once, as the jupytext percent script ``solutions/NN_slug.py`
 ``notebooks/NN_slug.ipynb``, which a learner opens, with the exercises blank, and
 ``solutions/NN_slug.ipynb`` with the exercises solved. Both are executed and keep their outputs, and
 both hold nothing of the machine or the hour: building again without a change changes no byte.
+
+Into the text go the minutes of the lesson (``minutes``) and, at each exercise, how hard it is, its
+minutes and its solution in a fold. What a figure shows, a comment ``# alt:`` at the top of its
+cell, becomes the text alternative that MyST and its books read.
 """
 
+import ast
+import math
 import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
@@ -18,7 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from fbnet_lesson.course.exercise import function_source
+from fbnet_lesson.course.exercise import Exercise, function_source
 from fbnet_lesson.course.exercises import EXERCISES
 from fbnet_lesson.files import atomic_file
 
@@ -39,6 +46,12 @@ SOLUTION = re.compile(
     r"^[ \t]*### END SOLUTION[ \t]*(?:\n|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+SOLUTION_FOLD = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
+ALT = re.compile(r"# alt: .*\n(?:#  .*\n)*")
+MINUTES = "{minutes}"  # in the head of a lesson, for the number of them
+WORDS_A_MINUTE, LINES_A_MINUTE, MINUTES_A_CELL = 130, 20, 0.5  # see ``minutes``
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+HTML_TAG = re.compile(r"</?\w+[^>]*>")
 ANSI_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -94,11 +107,92 @@ def prepare(slug: str, solved: bool, root: Path = ROOT) -> NotebookNode:
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = nbformat.from_dict(METADATA)
+    total = minutes(notebook.cells)
+    introduce_exercises(notebook.cells, solved)
+    notebook.cells[0].source = notebook.cells[0].source.replace(MINUTES, str(total))
     for index, cell in enumerate(notebook.cells):
         cell.id = f"{slug[:60]}-{index:02d}"
-        cell.source = cell_source(cell, solved)
+        alt, cell.source = alt_text(cell_source(cell, solved))
+        if alt:
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
         cell.metadata.pop("lines_to_next_cell", None)  # jupytext's memory of blank lines
     return notebook
+
+
+def minutes(cells: list[NotebookNode]) -> int:
+    """What most learners need for a lesson, to the next five minutes.
+
+    ``words / 130 + code cells / 2 + code lines / 20 + the minutes of the exercises``, where words
+    are those of the text, its folds and formulas included, and code is all but the exercises.
+
+    - 130 words a minute: people read plain non-fiction at some 240 (Brysbaert 2019, J. Mem. Lang.
+      109), and a text with formulas, to be understood and not skimmed, at about half of that.
+    - Half a minute a cell to run it and look at what comes out, and three seconds a line of code.
+    - An exercise says itself how long most people need, its check and second try included.
+    """
+    text = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    words = len(re.findall(r"[^\W_][\w'’-]*", HTML_TAG.sub(" ", text)))
+    code = [c for c in cells if c.cell_type == "code" and "exercise" not in c.metadata]
+    lines = sum(bool(line.strip()) for cell in code for line in cell.source.splitlines())
+    own = [exercise_of(cell).minutes for cell in cells if "exercise" in cell.metadata]
+    whole = words / WORDS_A_MINUTE + len(code) * MINUTES_A_CELL + lines / LINES_A_MINUTE + sum(own)
+    return 5 * math.ceil(whole / 5)
+
+
+def lesson_minutes(slug: str, root: Path = ROOT) -> int:
+    """``minutes`` of the lesson ``"00_welcome"``."""
+    return minutes(jupytext.read(root / "solutions" / f"{slug}.py", fmt="py:percent").cells)
+
+
+def introduce_exercises(cells: list[NotebookNode], solved: bool) -> None:
+    """Put ``●●○ · about 10 minutes`` under the heading of each exercise's text and, where the next
+    cell does not show it, the solution in a fold at the text's end.
+
+    Raises:
+        LessonError: for an exercise whose text, at most two cells before it, has no heading.
+    """
+    for index, cell in enumerate(cells):
+        if "exercise" not in cell.metadata:
+            continue
+        exercise = exercise_of(cell)
+        near = [c for c in cells[max(index - 2, 0) : index] if c.cell_type == "markdown"]
+        lines = near[-1].source.splitlines() if near else []
+        bare = FENCE.sub(lambda code: "\n" * code.group().count("\n"), "\n".join(lines)).split("\n")
+        headings = [i for i, line in enumerate(bare) if re.match(r"#+ ", line)]
+        if not headings:
+            raise LessonError(f"no text with a heading stands before exercise {exercise.path!r}")
+        under = headings[-1] + 1
+        blank = [] if not any(lines[under : under + 1]) else [""]
+        lines[under:under] = ["", effort(exercise), *blank]
+        if not solved:
+            lines += ["", SOLUTION_FOLD.format(without_docstring(exercise.solution))]
+        near[-1].source = "\n".join(lines)
+
+
+def without_docstring(function: Callable) -> str:
+    """The source of a function without its docstring, which the cell of its exercise shows."""
+    source = function_source(function)
+    (definition,) = ast.parse(source).body
+    docstring, lines = definition.body[0], source.splitlines()
+    return "\n".join(lines[: docstring.lineno - 1] + lines[docstring.end_lineno :])
+
+
+def effort(exercise: Exercise) -> str:
+    """``"●●○ · about 10 minutes"``."""
+    dots = "●" * exercise.difficulty + "○" * (3 - exercise.difficulty)
+    return f"{dots} · about {exercise.minutes} minutes"
+
+
+def alt_text(source: str) -> tuple[str, str]:
+    """What the comment ``# alt: ...`` at the top of a cell says, "" without one; and the rest.
+
+    It may go on over lines that begin with ``#`` and two or more spaces.
+    """
+    found = ALT.match(source)
+    if not found:
+        return "", source
+    words = re.sub(r"^#(?: alt:)?", "", found.group(), flags=re.MULTILINE).split()
+    return " ".join(words), source[found.end() :].lstrip("\n")
 
 
 def cell_source(cell: NotebookNode, solved: bool) -> str:
@@ -113,16 +207,28 @@ def cell_source(cell: NotebookNode, solved: bool) -> str:
     """
     if "exercise" not in cell.metadata:
         return SOLUTION.sub(r"\g<body>" if solved else r"\g<indent># your turn\n", cell.source)
-    path = cell.metadata["exercise"]
-    module, _, name = path.rpartition(".")
-    if name not in EXERCISES or EXERCISES[name].path != path:
-        known = ", ".join(exercise.path for exercise in EXERCISES.values())
-        raise LessonError(f"there is no exercise {path!r}; there are: {known}")
+    exercise = exercise_of(cell)
+    module, _, name = exercise.path.rpartition(".")
     wanted = f"from fbnet_lesson.{module} import {name}"
     if cell.source.strip() != wanted:
-        raise LessonError(f"the cell of exercise {path!r} holds {cell.source!r}, not {wanted!r}")
-    exercise = EXERCISES[name]
+        raise LessonError(
+            f"the cell of exercise {exercise.path!r} holds {cell.source!r}, not {wanted!r}"
+        )
     return function_source(exercise.solution) if solved else exercise.stub
+
+
+def exercise_of(cell: NotebookNode) -> Exercise:
+    """The exercise that an exercise cell names.
+
+    Raises:
+        LessonError: if there is none of that path.
+    """
+    path = cell.metadata["exercise"]
+    exercise = EXERCISES.get(path.rpartition(".")[2])
+    if exercise is None or exercise.path != path:
+        known = ", ".join(exercise.path for exercise in EXERCISES.values())
+        raise LessonError(f"there is no exercise {path!r}; there are: {known}")
+    return exercise
 
 
 def execute(notebook: NotebookNode, path: Path) -> NotebookNode:
@@ -188,7 +294,8 @@ def defects(notebook: NotebookNode, size: int, root: Path = ROOT) -> list[str]:
 
     A code cell that was not executed, a warning or other text on stderr, a path of this machine or
     a memory address in a text output, more than ``SIZE_LIMIT`` bytes; a last line that ends with
-    ``;``, as nbval runs cells in a way that shows its value all the same.
+    ``;``, as nbval runs cells in a way that shows its value all the same; a figure without a text
+    alternative, or one without a figure.
     """
     found = []
     for index, cell in enumerate(notebook.cells):
@@ -196,6 +303,8 @@ def defects(notebook: NotebookNode, size: int, root: Path = ROOT) -> list[str]:
             found.append(f"cell {index} was not executed")
         if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
             found.append(f"cell {index} ends with ';': write '_ = ...' to show nothing")
+        if found_alt := alt_defect(cell):
+            found.append(f"cell {index} {found_alt}")
         for output in cell.get("outputs", []):
             text = output_text(output)
             if output.get("name") == "stderr":
@@ -205,6 +314,20 @@ def defects(notebook: NotebookNode, size: int, root: Path = ROOT) -> list[str]:
     if size > SIZE_LIMIT:
         found.append(f"{size:,} bytes, allowed are {SIZE_LIMIT:,}; use fewer or smaller figures")
     return found
+
+
+def draws(cell: NotebookNode) -> bool:
+    """Whether a cell shows a picture."""
+    kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+    return any(kind.startswith("image/") for kind in kinds)
+
+
+def alt_defect(cell: NotebookNode) -> str | None:
+    """What is wrong with the text alternative of a cell's figure, as the end of "cell 3 ..."."""
+    alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+    if draws(cell) and not alt:
+        return "draws, and says nowhere what is to be seen: begin it with '# alt: ...'"
+    return "has a text alternative ('# alt:') and no figure" if alt and not draws(cell) else None
 
 
 def output_text(output: NotebookNode) -> str:

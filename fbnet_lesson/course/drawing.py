@@ -150,8 +150,9 @@ def draw_values(case: dict, expected, got) -> None:
     grids |= {name: value for name, value in answers.items() if _is_small(value)}
     if not {"expected", "got"} <= set(grids):
         return
+    both = torch.cat([grids[name].detach().float().flatten() for name in answers])
     for ax, (name, values) in zip(panels(len(grids), height=1.9), grids.items(), strict=True):
-        value_grid(ax, values, name)
+        value_grid(ax, values, name, scale=both if name in answers else None)
 
 
 def _is_small(value) -> bool:
@@ -163,14 +164,23 @@ def _is_small(value) -> bool:
     )
 
 
-def value_grid(ax: Axes, values: Tensor, title: str = "", mark: Tensor | None = None) -> None:
+def value_grid(
+    ax: Axes,
+    values: Tensor,
+    title: str = "",
+    mark: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> None:
     """``values`` [w] or [h, w] as cells with the value written in; ``mark`` (bool, same shape)
-    frames some of them."""
+    frames some of them. Grids that are to be compared are shaded by one ``scale``: the values, of
+    any shape, of which the smallest is white and the largest black."""
     rows = values.detach().float().reshape(-1, values.shape[-1])  # (w,) -> (1, w)
     height, width = rows.shape
-    show_map(ax, rows.nan_to_num(0, 0, 0), title)
-    limits = rows[rows.isfinite()]
-    middle = (limits.min() + limits.max()) / 2 if len(limits) else 0
+    limits = rows if scale is None else scale.detach().float()
+    limits = limits[limits.isfinite()]
+    low, high = (float(limits.min()), float(limits.max())) if limits.numel() else (0.0, 0.0)
+    middle = (low + high) / 2
+    show_map(ax, rows.nan_to_num(low, high, low), title, vmin=low, vmax=high)
     for y in range(height):
         for x in range(width):
             value = float(rows[y, x])

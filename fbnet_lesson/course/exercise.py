@@ -5,6 +5,7 @@ nothing is written twice; a wrong answer is mostly an edit of that source.
 """
 
 import ast
+import contextlib
 import inspect
 import sys
 import tempfile
@@ -12,12 +13,15 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
+
+from fbnet_lesson.course.guard import Outcome, attempt, call
 
 Case = dict[str, Any]  # argument name -> value, in the order of the signature
 # Hypothesis keeps a cache; not in the folder of the notebook.
@@ -49,15 +53,43 @@ class Mistake:
         """The wrong answer, to be called as ``solution`` is."""
         if self.wrong:
             return self.wrong
-        source = function_source(solution)
+        return compiled(self.applied(function_source(solution)), solution)
+
+    def applied(self, source: str) -> str:
+        """``source`` with the edits.
+
+        Raises:
+            ValueError: if one of them does not fit it.
+        """
         for old, new in self.edits.items():
             if source.count(old) != 1:
                 raise ValueError(
                     f"mistake {self.name!r}: {old!r} occurs {source.count(old)} times "
-                    f"in the source of {solution.__name__}; expected once"
+                    "in the source; expected once"
                 )
             source = source.replace(old, new)
-        return compiled(source, solution)
+        return source
+
+
+class Trial(NamedTuple):
+    """A case that every answer is tried on, and what is expected of it."""
+
+    edge: str  # the property that it shows; none, if Hypothesis made it
+    case: Case
+    expected: Outcome
+
+
+class WrongAnswer:
+    """One of the exercise's mistakes, or two at once, and what it answers to the trials."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...], function: Callable, trials: list[Trial]):
+        self.mistakes, self.function, self._trials = mistakes, function, trials
+        self._outcomes: dict[int, Outcome] = {}
+
+    def outcome(self, trial: int) -> Outcome:
+        if trial not in self._outcomes:
+            self._outcomes[trial] = call(self.function, self._trials[trial].case)
+        return self._outcomes[trial]
 
 
 @dataclass(frozen=True)
@@ -126,6 +158,31 @@ class Exercise:
 
         collect()
         return made
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """The edge cases, then the random ones, each with the outcome that is expected."""
+        cases = [(edge, case) for edge, found in self.edges.items() for case in found]
+        cases += [("", case) for case in self.random_cases]
+        return [Trial(edge, case, self.expected(case)) for edge, case in cases]
+
+    def expected(self, case: Case) -> Outcome:
+        return attempt(self.oracle or self.solution, case)
+
+    @cached_property
+    def wrong_answers(self) -> list[WrongAnswer]:
+        return [WrongAnswer((m,), m.function(self.solution), self.trials) for m in self.mistakes]
+
+    @cached_property
+    def pairs(self) -> list[WrongAnswer]:
+        """Two mistakes at once, where both are edits and fit one upon the other."""
+        source, found = function_source(self.solution), {}
+        for pair in permutations([m for m in self.mistakes if m.edits], 2):
+            with contextlib.suppress(ValueError, SyntaxError):  # the first is in the second's way
+                both = compiled(pair[1].applied(pair[0].applied(source)), self.solution)
+                in_order = tuple(sorted(pair, key=self.mistakes.index))
+                found[tuple(m.name for m in in_order)] = WrongAnswer(in_order, both, self.trials)
+        return list(found.values())
 
     def replacements(self, function: Callable) -> dict[str, Callable]:
         """What ``plug`` puts into the package for the learner's ``function``."""

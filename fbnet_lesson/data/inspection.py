@@ -503,7 +503,10 @@ class Inspection:
         }
 
     def _repaired(self, record, result):
-        """An annotation of the repaired file: the fields of ``record``, as ``mend`` has them."""
+        """An annotation of the repaired file: the fields of ``record``, as ``mend`` has them.
+
+        A region of no class is noted under the first; None where there is no class at all.
+        """
         size = self.images[result["image_id"]]
         changed = {k: result[k] for k in ("id", "image_id", "category_id", "bbox", "iscrowd")}
         outline = result["segmentation"]
@@ -511,7 +514,9 @@ class Inspection:
             x, y, width, height = result["bbox"]
             outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
             if changed["category_id"] is None:
-                changed["category_id"] = min(self.categories, default=0)
+                if not self.categories:
+                    return None
+                changed["category_id"] = min(self.categories)
         packed = Objects.pack([{**result, "category_id": 0, "segmentation": outline}])[0]
         rle = packed.rle(0, (size.height, size.width))
         area = result.get("area", float(mask_utils.area(rle)) if rle else 0.0)

@@ -240,8 +240,10 @@ def load_weights(
         print(f"left aside, as no part of the network: {len(weights.left_aside)} entries ({names})")
     predictors = [key for key in report.left_out if PREDICTORS.match(key) and key in own]
     if predictors:
+        classes = any("cls_score" in key or "classifier" in key for key in predictors)
+        reason = "num_classes" if classes else "class_agnostic"
         print(
-            f"left out, because num_classes (or class_agnostic) differs: {', '.join(predictors)} "
+            f"left out, because {reason} differs: {', '.join(predictors)} "
             "(they keep their random start; train before use)"
         )
     if report.problems():
