@@ -204,6 +204,8 @@ MATCH = Exercise(
         ),
     ),
     hint="One column an anchor. First its best row, then the thresholds, then the claims of rows.",
+    difficulty=2,
+    minutes=15,
     draw=draw_match,
 )
 
@@ -336,6 +338,8 @@ SAMPLE = Exercise(
         ),
     ),
     hint="Sort once by key, then take the first few of each label.",
+    difficulty=2,
+    minutes=12,
     draw=draw_sample,
     plug=lambda function: {"detection.matching.sample": _as_sample(function)},
 )
@@ -355,7 +359,8 @@ def encode_cases(draw) -> dict:
 
 
 def _encode_case(box: list[float], anchor: list[float], weights=WEIGHTS[0]) -> dict:
-    tensors = {"boxes": torch.tensor([box]), "anchors": torch.tensor([anchor])}
+    pair = {"boxes": box, "anchors": anchor}
+    tensors = {name: torch.tensor([row], dtype=torch.float32) for name, row in pair.items()}
     return {**tensors, "weights": weights}
 
 
@@ -497,6 +502,8 @@ ENCODE = Exercise(
         ),
     ),
     hint="Offsets of the centres over the anchor's size, logarithms of the ratios, times weights.",
+    difficulty=2,
+    minutes=12,
     draw=draw_encode,
 )
 
@@ -637,6 +644,8 @@ RPN_LOSSES = Exercise(
         ),
     ),
     hint="Two sums over what was sampled, both divided by the normalizer, in a dict.",
+    difficulty=2,
+    minutes=8,
     draw=draw_losses,
 )
 
@@ -727,6 +736,8 @@ FLATTEN = Exercise(
         ),
     ),
     hint="Split the 4 A channels in two axes, order the axes N, H, W, A, 4, then flatten.",
+    difficulty=3,
+    minutes=10,
     draw=draw_flatten,
 )
 
