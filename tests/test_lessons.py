@@ -14,6 +14,7 @@ import pytest
 from fbnet_lesson.course.build import (
     ROOT,
     execute,
+    lesson_minutes,
     lesson_slugs,
     notebook_paths,
     output_text,
@@ -149,7 +150,7 @@ def test_the_readme_lists_the_lessons_with_their_minutes_and_exercises():
     for slug in SLUGS:
         head = cells(slug)[0].source
         title = re.match(r"# \d\d · (.*)", head)[1].partition(":")[0]
-        minutes = re.search(r"^\| (\d+) \|", head, re.MULTILINE)[1]
+        minutes = lesson_minutes(slug)
         names = " ".join(f"`{exercise.name}`" for exercise in EXERCISES_OF[slug])
         rows.append(f"| {slug[:2]} | [{title}](notebooks/{slug}.ipynb) | {minutes} | {names} |")
     readme = (ROOT / "README.md").read_text()
