@@ -8,7 +8,7 @@ from torch import Tensor
 from fbnet_lesson.course import drawing
 from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.exercise import Exercise, Mistake
-from fbnet_lesson.detection.boxes import decode_boxes, encode_boxes
+from fbnet_lesson.detection.boxes import centre_form, decode_boxes, encode_boxes
 from fbnet_lesson.detection.losses import rpn_losses
 from fbnet_lesson.detection.matching import match
 from fbnet_lesson.detection.rpn import flatten_predictions
@@ -80,6 +80,11 @@ def _claims_before_the_thresholds(iou, low, high, allow_low_quality=False):
     matched, labels = match(iou, 0.0, 2.0, allow_low_quality)
     _, by_threshold = match(iou, low, high)
     return matched, torch.where(by_threshold == -1, labels, by_threshold)
+
+
+def _takes_the_last_of_equal_rows(iou, low, high, allow_low_quality=False):
+    matched, labels = match(iou.flip(0), low, high, allow_low_quality)
+    return (len(iou) - 1 - matched if len(iou) else matched), labels
 
 
 def _hands_claimed_anchors_over(iou, low, high, allow_low_quality=False):
@@ -196,6 +201,11 @@ MATCH = Exercise(
             "looks for the best anchor of each ground truth instead of the reverse",
             "The labels are those of the anchors, which are the columns: reduce over the rows.",
             edits={"iou.max(0)": "iou.max(1)"},
+        ),
+        Mistake(
+            "takes the last of several rows that are equally good",
+            "Two objects overlap the anchor equally: matched is the first of them.",
+            wrong=_takes_the_last_of_equal_rows,
         ),
         Mistake(
             "does not expect an image without ground truth",
@@ -364,6 +374,12 @@ def _encode_case(box: list[float], anchor: list[float], weights=WEIGHTS[0]) -> d
     return {**tensors, "weights": weights}
 
 
+def _with_a_good_pair_before(case: dict) -> dict:
+    good = torch.tensor([[0.0, 0, 2, 2]])
+    pairs = {name: torch.cat([good, case[name]]) for name in ("boxes", "anchors")}
+    return {**pairs, "weights": case["weights"]}
+
+
 def _orders_by_axis(boxes, anchors, weights):
     dx, dy, dw, dh = encode_boxes(boxes, anchors, (1.0,) * 4).unbind(-1)
     return torch.stack([dx, dw, dy, dh], -1) * boxes.new_tensor(weights)
@@ -373,6 +389,15 @@ def _counts_a_pixel_more(boxes, anchors, weights):
     encode_boxes(boxes, anchors, weights)  # raises as it should
     more = boxes.new_tensor([0, 0, 1, 1])
     return encode_boxes(boxes + more, anchors + more, weights)
+
+
+def _refuses_points_only(boxes, anchors, weights):
+    for rows in (boxes, anchors):
+        if (rows[..., 2:] <= rows[..., :2]).all(-1).any():
+            raise ValueError("no area")
+    (centre, size), (anchor_centre, unit) = centre_form(boxes), centre_form(anchors)
+    deltas = torch.cat([(centre - anchor_centre) / unit, (size / unit).log()], -1)
+    return deltas * boxes.new_tensor(weights)
 
 
 def _field(ax: Axes, boxes: Tensor) -> None:
@@ -418,9 +443,12 @@ ENCODE = Exercise(
         "the logarithm of the ratio of the sizes": [_encode_case([0, 0, 8, 2], [0, 0, 2, 4])],
         "each delta has its weight": [_encode_case([2, 2, 6, 6], [0, 0, 2, 2], WEIGHTS[2])],
         "a box or an anchor without area is refused": [
+            _encode_case([1, 1, 1, 1], [0, 0, 2, 2]),
             _encode_case([1, 1, 1, 3], [0, 0, 2, 2]),
             _encode_case([0, 0, 2, 2], [1, 3, 3, 3]),
             _encode_case([4, 0, 2, 2], [0, 0, 2, 2]),
+            _with_a_good_pair_before(_encode_case([1, 1, 3, 1], [0, 0, 2, 2])),
+            _with_a_good_pair_before(_encode_case([0, 0, 2, 2], [3, 1, 3, 3])),
         ],
         "no pairs at all": [
             {"boxes": torch.zeros(0, 4), "anchors": torch.zeros(0, 4), "weights": WEIGHTS[0]}
@@ -494,6 +522,16 @@ ENCODE = Exercise(
             "lets boxes without area pass",
             "log(0) is minus infinity, and the loss infinite: raise a ValueError instead.",
             edits={"if bad.any()": "if False"},
+        ),
+        Mistake(
+            "looks at the first pair only before it refuses",
+            "One row without area is enough, wherever it stands: ask for any().",
+            edits={"~nonempty(given)": "~nonempty(given[:1])"},
+        ),
+        Mistake(
+            "refuses only what has neither width nor height",
+            "A box of no width has no area either: one of the two is enough.",
+            wrong=_refuses_points_only,
         ),
         Mistake(
             "refuses boxes without area, but not anchors",
@@ -728,6 +766,11 @@ FLATTEN = Exercise(
                 "reshape(n, a, 4, h, w)": "reshape(n, 4, a, h, w)",
                 "(0, 3, 4, 1, 2)": "(0, 3, 4, 2, 1)",
             },
+        ),
+        Mistake(
+            "orders the deltas right and the logits wrong",
+            "The logits need the same order: (N, H, W, A) before they are flattened.",
+            edits={"logits.permute(0, 2, 3, 1)": "logits"},
         ),
         Mistake(
             "orders the logits right and the deltas wrong",
