@@ -467,9 +467,9 @@ check(proposal_recall)
 #
 # Two knobs. `pre_nms_topk` boxes go into NMS, `post_nms_topk` of the survivors come out. Both cost
 # something and both lose objects. We take 50 scenes, rank all anchors once, and try every
-# combination.
+# combination, with the package's NMS, whose blocks make 3840 boxes in 50 scenes bearable.
 #
-# Predict: with *all* 3840 anchors before NMS instead of 300, and 50 after it, does recall rise?
+# **Predict:** with *all* 3840 anchors before NMS instead of 300, and 50 after it, does recall rise?
 # And with 10 before it, how many are left after it?
 
 # %%

@@ -76,8 +76,12 @@ def nms(boxes, scores, iou_threshold, max_output_size=None):
     while order.size:
         best, rest = order[0], order[1:]
         kept.append(best)
-        w = np.clip(np.minimum(b[best, 2], b[rest, 2]) - np.maximum(b[best, 0], b[rest, 0]), 0, None)
-        h = np.clip(np.minimum(b[best, 3], b[rest, 3]) - np.maximum(b[best, 1], b[rest, 1]), 0, None)
+        w = np.clip(
+            np.minimum(b[best, 2], b[rest, 2]) - np.maximum(b[best, 0], b[rest, 0]), 0, None
+        )
+        h = np.clip(
+            np.minimum(b[best, 3], b[rest, 3]) - np.maximum(b[best, 1], b[rest, 1]), 0, None
+        )
         shared = w * h
         union = area[best] + area[rest] - shared
         order = rest[~(shared > iou_threshold * union)]
@@ -107,7 +111,10 @@ def nms(boxes, scores, iou_threshold, max_output_size=None):
     for i in order:
         if len(kept) >= limit:
             break
-        if not len(kept) or box_iou(boxes[i][None].double(), boxes[kept].double()).max() <= iou_threshold:
+        if (
+            not len(kept)
+            or box_iou(boxes[i][None].double(), boxes[kept].double()).max() <= iou_threshold
+        ):
             kept = torch.cat([kept, i[None]])
     return kept
 
