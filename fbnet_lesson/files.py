@@ -1,10 +1,12 @@
-"""Writing files so that nobody ever finds half of one."""
+"""Writing files so that nobody ever finds half of one, and where what can be made again lies."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+CACHE_VARIABLE = "FBNET_LESSON_CACHE"
 
 
 @contextmanager
@@ -23,3 +25,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_dir() -> Path:
+    """``$FBNET_LESSON_CACHE``, else ``fbnet_lesson`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``.
+
+    Source: XDG Base Directory Specification, where a relative ``$XDG_CACHE_HOME`` does not count.
+    """
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "fbnet_lesson"

@@ -1,73 +1,37 @@
 """COCO-format sets: every defect is found before the training, everything else loads."""
 
-import copy
 import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from broken_data import (
+    HEIGHT,
+    WIDTH,
+    annotation,
+    polygon,
+    sound_set,
+    write_pictures,
+    write_rough_pictures,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision import tv_tensors
 
 from fbnet_lesson.data import CocoDataset, check_dataset, write_coco
-from fbnet_lesson.data.coco import _counts_from_text, read_image
+from fbnet_lesson.data.mending import REGION
+from fbnet_lesson.data.outlines import counts_from_text
 
 FRUITS = Path(__file__).parent.parent.parent / "shared" / "realdata" / "fruits_nuts"
-WIDTH, HEIGHT = 40, 30
-
-
-def polygon(x, y, width, height):
-    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
-
-
-def annotation(annotation_id, image_id=1, category_id=7, box=(5, 6, 10, 8), **fields):
-    record = {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": list(box),
-        "area": box[2] * box[3],
-        "iscrowd": 0,
-        "segmentation": polygon(*box),
-    }
-    return record | fields
-
-
-def crowd_rle():
-    """Columns 20 to 29 of a picture of 40 x 30, uncompressed."""
-    return {"size": [HEIGHT, WIDTH], "counts": [20 * HEIGHT, 10 * HEIGHT, 10 * HEIGHT]}
-
-
-def sound_set():
-    compressed = mask_utils.encode(np.asfortranarray(np.eye(HEIGHT, WIDTH, dtype=np.uint8)))
-    compressed["counts"] = compressed["counts"].decode()
-    return {
-        "images": [
-            {"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in (1, 2, 3)
-        ],
-        "annotations": [
-            annotation(1),
-            annotation(2, category_id=3, box=(0, 0, WIDTH, HEIGHT)),
-            annotation(3, box=(20, 0, 10, 30), iscrowd=1, segmentation=crowd_rle()),
-            annotation(4, image_id=2, box=(0, 0, 30, 30), segmentation=compressed),
-        ],
-        "categories": [{"id": 7, "name": "fig"}, {"id": 3, "name": "date"}],
-    }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images")
-    for i in (1, 2, 3):
-        Image.new("RGB", (WIDTH, HEIGHT), (i, 2 * i, 3 * i)).save(path / f"{i}.png")
-    return path
+    return write_pictures(tmp_path_factory.mktemp("images"))
 
 
 def kinds(data, folder):
@@ -204,46 +168,6 @@ def test_detections_equal_to_the_ground_truth_have_ap_1(folder, first_id):
     assert evaluation.stats[0] == pytest.approx(1)
 
 
-# Pictures
-
-
-def saved(tmp_path, picture, name="a.png", **options):
-    picture.save(tmp_path / name, **options)
-    return read_image(tmp_path / name)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_a_picture_of_any_mode_becomes_rgb(tmp_path, mode):
-    picture = Image.new("RGB", (4, 3), (255, 255, 255)).convert(mode)
-    name = "a.jpg" if mode == "CMYK" else "a.png"
-    image = saved(tmp_path, picture, name)
-    assert image.shape == (3, 4, 3) and image.dtype == np.uint8 and image.min() >= 254
-
-
-def test_a_picture_of_16_bits_keeps_its_range(tmp_path):
-    ramp = np.array([[0, 256, 0x7FFF, 0xFFFF]], np.uint16)
-    image = saved(tmp_path, Image.fromarray(ramp))
-    assert image[0].tolist() == [[0] * 3, [1] * 3, [127] * 3, [255] * 3]
-
-
-def test_an_exif_orientation_is_not_applied(tmp_path):
-    pixels = np.zeros((2, 3, 3), np.uint8)
-    pixels[0, 0] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    image = saved(tmp_path, Image.fromarray(pixels), exif=exif)
-    assert np.array_equal(image, pixels)
-
-
-def test_a_record_in_turned_pixels_is_a_defect_that_says_so(tmp_path):
-    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "1.png")
-    data = sound_set()
-    data["images"], data["annotations"] = data["images"][:1], []
-    (defect,) = check_dataset(data, tmp_path).defects
-    assert defect.kind == "image size" and defect.allowed == "40 x 30"
-    assert defect.found == "30 x 40, stored turned (EXIF orientation is not applied)"
-
-
 # Defects, each by its kind
 
 
@@ -253,144 +177,9 @@ def test_a_sound_set_has_no_defects(folder):
     assert report.table() == "no defects: 3 images, 4 annotations, 2 categories"
 
 
-def change(section, position, **fields):
-    def apply(data):
-        data[section][position].update(fields)
-
-    return apply
-
-
-def without(section, position, name):
-    def apply(data):
-        del data[section][position][name]
-
-    return apply
-
-
-def repeat(section, position):
-    def apply(data):
-        data[section].append(copy.deepcopy(data[section][position]))
-
-    return apply
-
-
-def rle(**fields):
-    return {**crowd_rle(), **fields}
-
-
-INF = float("inf")
-DEFECTS = {
-    "image of no file": (change("images", 2, file_name="gone.png"), "missing image"),
-    "file that is no picture": (change("images", 2, file_name="text.png"), "unreadable image"),
-    "file cut short": (change("images", 2, file_name="short.png"), "unreadable image"),
-    "folder as picture": (change("images", 2, file_name="folder"), "unreadable image"),
-    "other width": (change("images", 2, width=41), "image size"),
-    "width as text": (change("images", 2, width="40"), "wrong value"),
-    "no width": (without("images", 2, "width"), "missing field"),
-    "no image id": (without("images", 2, "id"), "missing field"),
-    "number as file name": (change("images", 2, file_name=3), "wrong value"),
-    "empty file name": (change("images", 2, file_name=""), "wrong value"),
-    "NUL in a file name": (change("images", 2, file_name="a\0b"), "missing image"),
-    "lone surrogate in a name": (change("images", 2, file_name="\ud800"), "missing image"),
-    "endless file name": (change("images", 2, file_name="x" * 5000), "missing image"),
-    "path upwards": (change("images", 2, file_name="../3.png"), "path leaves the image folder"),
-    "absolute path": (change("images", 2, file_name="/3.png"), "path leaves the image folder"),
-    "link outwards": (change("images", 2, file_name="out.png"), "path leaves the image folder"),
-    "image twice": (repeat("images", 2), "duplicate image id"),
-    "annotation twice": (repeat("annotations", 3), "duplicate annotation id"),
-    "category twice": (repeat("categories", 0), "duplicate category id"),
-    "category of no name": (without("categories", 0, "name"), "missing field"),
-    "category unknown": (change("annotations", 0, category_id=8), "unknown category"),
-    "image unknown": (change("annotations", 0, image_id=8), "unknown image"),
-    "image id a list": (change("annotations", 0, image_id=[1]), "wrong value"),
-    "image id true": (change("annotations", 0, image_id=True), "wrong value"),
-    "no annotation id": (without("annotations", 0, "id"), "missing field"),
-    "no box": (without("annotations", 0, "bbox"), "missing field"),
-    "box of three": (change("annotations", 0, bbox=[1, 2, 3]), "wrong value"),
-    "box not a number": (change("annotations", 0, bbox=[1, 2, 3, float("nan")]), "wrong value"),
-    "box of text": (change("annotations", 0, bbox=["1", 2, 3, 4]), "wrong value"),
-    "box without width": (change("annotations", 0, bbox=[5, 6, 0, 8]), "zero-area box"),
-    "box too far right": (change("annotations", 0, bbox=[35, 6, 7, 8]), "box outside the image"),
-    "box too far left": (change("annotations", 0, bbox=[-2, 6, 7, 8]), "box outside the image"),
-    "box beside the image": (change("annotations", 0, bbox=[40, 6, 1, 8]), "box outside the image"),
-    "crowd of two": (change("annotations", 0, iscrowd=2), "wrong value"),
-    "no segmentation": (without("annotations", 0, "segmentation"), "no segmentation"),
-    "empty segmentation": (change("annotations", 0, segmentation=[]), "no segmentation"),
-    "segmentation of text": (change("annotations", 0, segmentation="a"), "wrong value"),
-    "odd polygon": (
-        change("annotations", 0, segmentation=[[1, 2, 9, 2, 9, 9, 5]]),
-        "broken polygon",
-    ),
-    "two points": (change("annotations", 0, segmentation=[[1, 2, 3, 4]]), "broken polygon"),
-    "flat numbers": (change("annotations", 0, segmentation=[1, 2, 3, 4, 5, 6]), "broken polygon"),
-    "infinite point": (
-        change("annotations", 0, segmentation=[[1, 2, 3, INF, 5, 6]]),
-        "broken polygon",
-    ),
-    "point at minus infinity": (
-        change("annotations", 0, segmentation=[[1, 2, 3, -INF, 5, 6]]),
-        "broken polygon",
-    ),
-    "point left of the image": (
-        change("annotations", 0, segmentation=polygon(-3, 6, 10, 8)),
-        "polygon outside the image",
-    ),
-    "point far out": (
-        change("annotations", 0, segmentation=polygon(5, 6, 10, 1e6)),
-        "polygon outside the image",
-    ),
-    "polygon of no area": (
-        change("annotations", 0, segmentation=[[5, 5, 5, 5, 5, 5]]),
-        "zero-area mask",
-    ),
-    "RLE of other size": (change("annotations", 2, segmentation=rle(size=[40, 30])), "broken RLE"),
-    "RLE without size": (change("annotations", 2, segmentation={"counts": [1]}), "broken RLE"),
-    "RLE too short": (change("annotations", 2, segmentation=rle(counts=[600, 100])), "broken RLE"),
-    "RLE of negatives": (
-        change("annotations", 2, segmentation=rle(counts=[1300, -100])),
-        "broken RLE",
-    ),
-    "RLE cut short": (change("annotations", 2, segmentation=rle(counts="a")), "broken RLE"),
-    "RLE of other text": (change("annotations", 2, segmentation=rle(counts="\x01é")), "broken RLE"),
-    "RLE of no pixel": (
-        change("annotations", 2, segmentation=rle(counts=[1200])),
-        "zero-area mask",
-    ),
-}
-
-
 @pytest.fixture(scope="module")
-def rough_folder(folder, tmp_path_factory):
-    """The folder of the pictures, with files in it that are none."""
-    path = tmp_path_factory.mktemp("rough") / "images"
-    path.mkdir()
-    for i in (1, 2, 3):
-        (path / f"{i}.png").write_bytes((folder / f"{i}.png").read_bytes())
-    (path.parent / "3.png").write_bytes((folder / "3.png").read_bytes())
-    (path / "out.png").symlink_to(path.parent / "3.png")
-    (path / "text.png").write_text("no picture")
-    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    Image.fromarray(noise).save(path / "short.png")
-    (path / "short.png").write_bytes((path / "short.png").read_bytes()[:1000])
-    (path / "folder").mkdir()
-    return path
-
-
-@pytest.mark.parametrize("name", DEFECTS)
-def test_each_defect_is_found_named_and_dropped(rough_folder, name):
-    apply, kind = DEFECTS[name]
-    data = sound_set()
-    apply(data)
-    report = check_dataset(data, rough_folder)
-    assert kind in report.counts()
-    assert set(report.counts()) <= {kind, "unknown category"}  # of a category without a name
-    with pytest.raises(ValueError, match=f"{len(report.defects)} defects") as refused:
-        CocoDataset(data, rough_folder)
-    assert kind in str(refused.value)
-    dataset = CocoDataset(data, rough_folder, on_defect="drop")
-    assert dataset.dropped == len(report.defects)
-    assert sum(dataset.dropped_records.values()) >= ("categor" not in kind)
-    assert all(len(target["boxes"]) == len(target["masks"]) for _, target in dataset)
+def rough_folder(tmp_path_factory):
+    return write_rough_pictures(tmp_path_factory.mktemp("rough") / "images")
 
 
 def test_an_absolute_path_into_the_folder_is_a_defect_too(folder):
@@ -477,15 +266,16 @@ def test_the_table_shows_each_defect_in_a_row_and_counts_the_kinds(folder):
     data["annotations"][3]["category_id"] = 9
     lines = check_dataset(data, folder).table().splitlines()
     assert lines == [
-        "kind                   where         found          allowed",
-        "---------------------  ------------  -------------  --------------",
-        "box outside the image  annotation 1  [35, 6, 7, 8]  within 40 x 30",
-        "unknown category       annotation 2  category 9     one of [3, 7]",
-        "unknown category       annotation 4  category 9     one of [3, 7]",
+        "kind                   where         found          allowed         repair",
+        "---------------------  ------------  -------------  --------------  " + 35 * "-",
+        "box outside the image  annotation 1  [35, 6, 7, 8]  within 40 x 30  box of the outline",
+        "unknown category       annotation 2  category 9     one of [3, 7]   " + REGION,
+        "unknown category       annotation 4  category 9     one of [3, 7]   " + REGION,
         "",
         "defects: 3 in 3 images, 4 annotations, 2 categories",
-        "     2  unknown category",
-        "     1  box outside the image",
+        "     2  unknown category: add the category to the file, or correct category_id",
+        "     1  box outside the image: cut the box to the picture; check that it is "
+        "[x, y, width, height]",
     ]
 
 
@@ -493,7 +283,7 @@ def test_a_number_too_long_to_print_is_told_as_a_number(folder):
     data = sound_set()
     data["annotations"][0]["category_id"] = 10**5000
     (defect,) = check_dataset(data, folder).defects
-    assert defect.found == "category too long to print"
+    assert defect.found == "category_id too long to print"
 
 
 def test_a_long_table_says_how_much_it_leaves_out(folder):
@@ -510,17 +300,17 @@ def test_a_long_table_says_how_much_it_leaves_out(folder):
 def test_compressed_runs_are_read_as_pycocotools_wrote_them(counts):
     size = [1, sum(counts)]
     text = mask_utils.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
-    assert _counts_from_text(text) == _counts_from_text(text.decode()) == counts
+    assert counts_from_text(text) == counts_from_text(text.decode()) == counts
 
 
 @pytest.mark.parametrize("text", ["1a", "1\x01", "1p", "1é", "1" + "o" * 90 + "1"])
 def test_text_that_pycocotools_would_read_past_its_end_is_refused(text):
-    assert _counts_from_text("1") == [1] and _counts_from_text(text) is None
+    assert counts_from_text("1") == [1] and counts_from_text(text) is None
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_read_as_runs_or_refused(text):
-    counts = _counts_from_text(text)
+    counts = counts_from_text(text)
     assert counts is None or all(isinstance(count, int) for count in counts)
 
 
@@ -583,7 +373,9 @@ def test_no_damage_crashes_the_check_and_what_is_left_loads(rough_folder, data):
     truth = COCO()
     truth.dataset = dataset.coco_ground_truth()
     truth.createIndex()
-    assert len(truth.anns) == sum(len(target["labels"]) for _, target in dataset)
+    counted = sum(dataset.class_counts().values())
+    assert sum(not a["iscrowd"] for a in truth.anns.values()) == counted
+    assert sum(int((~target["iscrowd"]).sum()) for _, target in dataset) == counted
     if report.ok:
         assert dataset.dropped_records == {"images": 0, "annotations": 0}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fbnet_lesson.data import ShapesDataset, eval_transform, train_transform
-from fbnet_lesson.data.samples import Packed, boxes_from_masks, make_sample
+from fbnet_lesson.data.samples import boxes_from_masks, make_sample
 from fbnet_lesson.data.transforms import MIN_PIXELS, PADDING, LargeScaleJitter
 
 
@@ -239,13 +239,8 @@ def test_the_box_of_a_mask_ends_behind_its_last_pixel():
     assert boxes_from_masks(masks).tolist() == [[5, 2, 6, 3], [0, 0, 9, 6], [0, 0, 0, 0]]
 
 
-@given(st.integers(0, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_unpacking_gives_what_was_packed(count, height, width, seed):
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 255, (height, width, 3), np.uint8)
-    masks = rng.random((count, height, width)) < 0.5
-    labels, iscrowd = np.arange(count), np.arange(count) % 2 == 0
-    packed = Packed.pack(image, masks, labels, iscrowd)
-    for part, again in zip((image, masks, labels, iscrowd), packed.unpack(), strict=True):
-        assert np.array_equal(part, again) and part.dtype == again.dtype
-    assert packed.bits.nbytes <= masks.size / 8 + 1
+def test_who_has_an_outline_stays_known_through_the_transform():
+    image, target = rectangles((60, 80), (5, 5, 30, 30), (40, 5, 42, 6), (40, 20, 70, 50))
+    target["has_mask"] = torch.tensor([True, True, False])
+    moved = LargeScaleJitter((60, 80), None)(image, target)[1]
+    assert moved["labels"].tolist() == [0, 2] and moved["has_mask"].tolist() == [True, False]

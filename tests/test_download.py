@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from fbnet_lesson.classification.published import PRETRAINED, Pretrained
-from fbnet_lesson.zoo.download import DownloadError, cache_dir, download
+from fbnet_lesson.files import cache_dir
+from fbnet_lesson.zoo.download import DownloadError, download
 from fbnet_lesson.zoo.pretrained import pretrained_file
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte

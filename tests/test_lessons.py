@@ -1,7 +1,11 @@
 """What every lesson has, by the lesson standard, and what its notebooks say of its exercises."""
 
+import copy
 import re
+import tempfile
 import unicodedata
+from functools import cache
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -10,10 +14,10 @@ import pytest
 from fbnet_lesson.course.build import (
     ROOT,
     execute,
+    lesson_minutes,
     lesson_slugs,
     notebook_paths,
     output_text,
-    outputs,
     prepare,
 )
 from fbnet_lesson.course.exercises import LESSONS
@@ -146,7 +150,7 @@ def test_the_readme_lists_the_lessons_with_their_minutes_and_exercises():
     for slug in SLUGS:
         head = cells(slug)[0].source
         title = re.match(r"# \d\d · (.*)", head)[1].partition(":")[0]
-        minutes = re.search(r"^\| (\d+) \|", head, re.MULTILINE)[1]
+        minutes = lesson_minutes(slug)
         names = " ".join(f"`{exercise.name}`" for exercise in EXERCISES_OF[slug])
         rows.append(f"| {slug[:2]} | [{title}](notebooks/{slug}.ipynb) | {minutes} | {names} |")
     readme = (ROOT / "README.md").read_text()
@@ -161,16 +165,41 @@ from fbnet_lesson.course.exercises import EXERCISES as _all
 {name} = _all["{name}"].mistakes[{index}].function(_all["{name}"].solution)
 {name}.__name__ = "{name}"
 """
+WAYS = 3
+
+
+@cache
+def solved_wrongly(slug: str) -> list[str]:
+    """What is printed from the first exercise on, each way.
+
+    One kernel runs the cells before it once, and then all others three times, each time with other
+    mistakes: it would not start, import and load the same things anew.
+    """
+    notebook = prepare(slug, solved=False)
+    is_exercise = ["exercise" in cell.metadata for cell in notebook.cells]
+    first = is_exercise.index(True)
+    before, after = notebook.cells[:first], notebook.cells[first:]
+    notebook.cells = list(before)
+    for index in range(WAYS):
+        for cell in copy.deepcopy(after):
+            if path := cell.metadata.get("exercise"):
+                cell.source = WRONG.format(name=path.rpartition(".")[2], index=index)
+            cell.id = f"{cell.id}-{index}"
+            notebook.cells.append(cell)
+    with tempfile.TemporaryDirectory() as folder:
+        executed = execute(notebook, Path(folder) / f"{slug}.ipynb").cells
+    size = len(after)
+    starts = [len(before) + index * size for index in range(WAYS)]
+    return [
+        "\n".join(output_text(o) for c in executed[i : i + size] for o in c.get("outputs", []))
+        for i in starts
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", [0, 1, 2], ids=["first mistakes", "second", "third"])
+@pytest.mark.parametrize("index", range(WAYS), ids=["first mistakes", "second", "third"])
 @of_every_lesson
-def test_a_lesson_runs_to_its_end_with_every_exercise_solved_wrongly(slug, index, tmp_path):
-    notebook = prepare(slug, solved=False)
-    for cell in notebook.cells:
-        if path := cell.metadata.get("exercise"):
-            cell.source = WRONG.format(name=path.rpartition(".")[2], index=index)
-    said = "\n".join(output_text(o) for o in outputs(execute(notebook, tmp_path / f"{slug}.ipynb")))
+def test_a_lesson_runs_to_its_end_with_every_exercise_solved_wrongly(slug, index):
+    said = solved_wrongly(slug)[index]
     for exercise in EXERCISES_OF[slug]:
         assert f"✗ {exercise.name}: {exercise.mistakes[index].name}\n" in said

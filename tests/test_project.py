@@ -1,6 +1,7 @@
 """The files around the package: dependencies, lock, Makefile, layers, and the network guard."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -35,12 +36,11 @@ CONDA_NAMES = {
 IMPORT_NAMES = {"pillow": "PIL"}
 
 
-def declared() -> tuple[list[Requirement], list[Requirement]]:
-    """What the package may import, with its pretrained extra; and its test extra."""
+def declared() -> dict[str, list[Requirement]]:
+    """What pyproject.toml asks for: ``base``, and each extra by its name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    own = project["dependencies"] + extras["pretrained"]
-    return [Requirement(r) for r in own], [Requirement(r) for r in extras["test"]]
+    groups = {"base": project["dependencies"], **project["optional-dependencies"]}
+    return {name: [Requirement(r) for r in group] for name, group in groups.items()}
 
 
 # ---------------------------------------------------------------------------------- dependencies
@@ -49,36 +49,50 @@ def declared() -> tuple[list[Requirement], list[Requirement]]:
 def test_environment_yml_names_the_packages_of_pyproject():
     lines = (ROOT / "environment.yml").read_text().splitlines()
     found = {line.strip()[2:] for line in lines[lines.index("dependencies:") + 1 :] if "- " in line}
-    required = {f"{CONDA_NAMES.get(r.name, r.name)}{r.specifier}" for r in sum(declared(), [])}
+    every = sum(declared().values(), [])
+    required = {f"{CONDA_NAMES.get(r.name, r.name)}{r.specifier}" for r in every}
     assert found == required | {"python>=3.10", "pip"}
 
 
-def locked() -> list[tuple[Requirement, int]]:
-    """Each pinned version of the lock with the number of its hashes."""
-    entries = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+LOCKS = sorted((ROOT / "locks").glob("*.lock"))
+
+
+def locked(lock: Path) -> list[tuple[Requirement, int]]:
+    """Each pinned version of a lock with the number of its hashes."""
+    entries = lock.read_text().replace("\\\n", " ").splitlines()
     parts = [entry.split("--hash=sha256:") for entry in entries]
     return [(Requirement(pin.strip()), len(hashes)) for pin, *hashes in parts]
 
 
-def test_every_line_of_the_lock_is_one_version_with_hashes():
-    for requirement, hashes in locked():
+def test_there_is_a_lock_for_the_base_and_for_each_extra():
+    assert {lock.stem for lock in LOCKS} == set(declared())
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_every_line_of_a_lock_is_one_version_with_hashes_and_no_address(lock):
+    for requirement, hashes in locked(lock):
         assert re.fullmatch(r"==[\w.+!]+", str(requirement.specifier)), requirement
         assert hashes > 0, requirement
-
-
-def test_the_lock_carries_no_address():
-    text = (ROOT / "requirements.lock").read_text()
+    text = lock.read_text()
     assert "://" not in text and "@" not in text
     assert set(re.findall(r"--[\w-]+", text)) == {"--hash"}
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
-def test_the_lock_pins_everything_that_pyproject_asks_for(python):
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_pins_what_pyproject_asks_for_and_agrees_with_the_base(lock, python):
     here = {"python_version": python, "python_full_version": f"{python}.12", "extra": ""}
-    pins = {r.name: r for r, _ in locked() if r.marker is None or r.marker.evaluate(here)}
-    for requirement in sum(declared(), []):
-        version = str(pins[requirement.name].specifier).removeprefix("==")
+
+    def pins(path):
+        return {r.name: r for r, _ in locked(path) if r.marker is None or r.marker.evaluate(here)}
+
+    base, own = pins(ROOT / "locks" / "base.lock"), pins(lock)
+    for requirement in declared()[lock.stem]:
+        version = str((base | own)[requirement.name].specifier).removeprefix("==")
         assert requirement.specifier.contains(version), (requirement, version)
+    assert {n: str(r.specifier) for n, r in own.items() if n in base} == {
+        n: str(base[n].specifier) for n in own if n in base
+    }
 
 
 def imports(path: Path) -> set[str]:
@@ -96,7 +110,8 @@ def imports(path: Path) -> set[str]:
 
 
 def test_the_package_imports_only_what_it_declares():
-    names = {IMPORT_NAMES.get(r.name, r.name).replace("-", "_") for r in declared()[0]}
+    own = declared()["base"] + declared()["pretrained"]
+    names = {IMPORT_NAMES.get(r.name, r.name).replace("-", "_") for r in own}
     allowed = names | {"fbnet_lesson"}
     for path in PACKAGE.rglob("*.py"):
         foreign = {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names
@@ -161,75 +176,106 @@ def test_an_import_against_the_direction_is_seen(tmp_path, monkeypatch):
     assert upward(file) == set()
 
 
-# ------------------------------------------------------------------- make, with a stand-in Python
-
-
-STAND_IN = """#!/bin/sh
-# a stand-in for Python that can make a venv of itself and notes what pip is asked for
-case "$*" in
-  --version) echo Python 3.8.1 ;;
-  *version_info*) [ -z "$TOO_OLD" ] ;;
-  *ensurepip*) [ -z "$NO_VENV" ] ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  *pip*) echo "$*" >> pip.log; [ -z "$INTERRUPT" ] ;;
-esac
-"""
+# ---------------------------------------------------------------------------- start.py, and make
 
 
 @pytest.fixture
-def clone(tmp_path):
-    """A folder with the Makefile and a function that runs ``make .venv/.installed`` in it."""
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    python = tmp_path / "python"
-    python.write_text(STAND_IN)
-    python.chmod(0o755)
+def start(tmp_path, monkeypatch):
+    """start.py as if it lay in an empty clone, whose commands are noted and succeed."""
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.copytree(ROOT / "locks", tmp_path / "locks")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    venv = tmp_path / ".venv"
+    for name, value in (
+        ("ROOT", tmp_path), ("VENV", venv), ("PYTHON", venv / "bin" / "python"),
+        ("UNDER_WAY", venv / ".installing"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    module.asked, module.result = [], lambda command: 0
 
-    def make(*options, **environment):
-        command = ["make", *options, ".venv/.installed", f"PYTHON={python}"]
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-        return subprocess.run(
-            command, cwd=tmp_path, env=clean | environment, capture_output=True, text=True
-        )
+    def call(command, environment=None):
+        module.asked.append(" ".join(command[1:]))
+        if command[1:3] == ["-m", "venv"]:
+            (venv / "bin").mkdir(parents=True)
+            (venv / "bin" / "python").touch()
+        return module.result(command)
 
-    make.folder = tmp_path
-    return make
-
-
-def test_the_first_call_installs_the_lock_and_the_second_starts_at_once(clone):
-    assert clone().returncode == 0
-    asked = (clone.folder / "pip.log").read_text()
-    assert "--require-hashes --requirement requirements.lock" in asked
-    assert "--no-deps --no-build-isolation --editable ." in asked
-    assert clone("--question").returncode == 0
-    installed = (clone.folder / ".venv" / ".installed").stat().st_mtime
-    os.utime(clone.folder / "requirements.lock", (installed + 1, installed + 1))
-    assert clone("--question").returncode == 1
+    monkeypatch.setattr(module, "call", call)
+    return module
 
 
-def test_an_interrupted_installation_is_redone_from_the_start(clone):
-    assert clone(INTERRUPT="1").returncode != 0
-    (clone.folder / ".venv" / "half a package").touch()
-    again = clone()
-    assert "interrupted; starting again" in again.stdout
-    assert again.returncode == 0
-    assert not (clone.folder / ".venv" / "half a package").exists()
-    assert clone("--question").returncode == 0
+def installed(start) -> list[str]:
+    return [re.search(r"locks/(\w+)\.lock", line)[1] for line in start.asked if ".lock" in line]
 
 
-def test_an_old_python_is_named_with_what_to_do(clone):
-    result = clone(TOO_OLD="1")
-    assert result.returncode != 0
-    assert "needs Python 3.10 or newer" in result.stdout and "Python 3.8.1" in result.stdout
-    assert "PYTHON=python3.12" in result.stdout
-    assert not (clone.folder / ".venv").exists()
+def test_lab_installs_the_base_only_and_the_second_call_starts_at_once(start):
+    assert start.main(["lab"]) == 0
+    assert installed(start) == ["base", "build"]
+    assert "--no-deps --no-build-isolation --editable ." in start.asked[-2]
+    assert all("--require-hashes" in line for line in start.asked if ".lock" in line)
+    start.asked.clear()
+    assert start.main(["lab", "--no-browser"]) == 0
+    assert start.asked == ["-m fbnet_lesson lab --no-browser"]
 
 
-def test_a_python_without_venv_is_told_what_to_install(clone):
-    result = clone(NO_VENV="1")
-    assert result.returncode != 0
-    assert "python3-venv" in result.stdout
-    assert not (clone.folder / ".venv").exists()
+def test_test_adds_its_extras_to_what_is_there(start):
+    start.main(["lab"])
+    start.asked.clear()
+    assert start.main(["test"]) == 0
+    assert installed(start) == ["pretrained", "test"]
+    assert start.asked[-2] == "-m ruff check ." and "--nbval" in start.asked[-1]
+
+
+def test_a_new_lock_is_installed_again_and_only_that(start):
+    start.main(["setup", "test"])
+    lock = start.ROOT / "locks" / "test.lock"
+    lock.write_text(lock.read_text() + "new==1 --hash=sha256:0\n")
+    start.asked.clear()
+    start.main(["setup", "test"])
+    assert installed(start) == ["test"]
+
+
+def test_an_interrupted_installation_is_redone_from_the_start(start, capsys):
+    start.result = lambda command: 1 if "locks/build.lock" in command else 0
+    assert start.main(["lab"]) == 1
+    (start.VENV / "half a package").touch()
+    start.result = lambda command: 0
+    assert start.main(["lab"]) == 0
+    assert "interrupted; starting again" in capsys.readouterr().out
+    assert not (start.VENV / "half a package").exists()
+
+
+def test_an_old_python_is_named_with_what_to_do(start, capsys, monkeypatch):
+    monkeypatch.setattr(start.sys, "version_info", (3, 8, 1))
+    assert start.main(["lab"]) == 1
+    said = capsys.readouterr().out
+    assert "needs Python 3.10 or newer" in said and "PYTHON=python3.12" in said
+    assert not start.VENV.exists()
+
+
+def test_a_python_without_venv_is_told_what_to_install(start, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    assert start.main(["lab"]) == 1
+    assert "python3-venv" in capsys.readouterr().out
+    assert not start.VENV.exists()
+
+
+def test_an_unknown_extra_or_command_is_told_what_there_is(start, capsys):
+    assert start.main(["setup", "everything"]) == 2
+    assert "no extra 'everything'; there are: base" in capsys.readouterr().out
+    assert start.main(["lesson"]) == 2
+    assert "python start.py lab" in capsys.readouterr().out
+    assert start.asked == []
+
+
+@pytest.mark.parametrize("target", ["lab", "test"])
+def test_make_does_what_start_does(target):
+    command = ["make", "--dry-run", target, "PYTHON=python3"]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True)
+    assert result.stdout.strip() == f"python3 start.py {target}"
 
 
 def test_a_wheel_carries_the_shipped_data(tmp_path):

@@ -28,14 +28,40 @@ def shapes(
 def check(
     annotations: Annotated[Path, typer.Argument(help="COCO-format JSON file")],
     images: Annotated[Path, typer.Option(help="folder of the pictures")],
+    fix: Annotated[
+        Path | None, typer.Option(help="write the repaired annotations to this new file")
+    ] = None,
+    exif: Annotated[
+        str | None, typer.Option(help="ignore or apply, where the size does not tell which")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="decode the pictures; without, only look whether they are there")
+    ] = True,
 ) -> None:
-    """Report every defect of a COCO-format data set; exit code 1 if there is one."""
+    """Report every defect of a COCO-format data set; exit code 1 if there is one.
+
+    With --fix each repair is listed, and the exit code is 0 if the new file has no defect.
+    """
     from fbnet_lesson.data import check_dataset
 
+    depth = "whole" if pictures else "none"
     with one_line_errors():
-        report = check_dataset(annotations, images)
+        if exif not in (None, "ignore", "apply"):
+            raise ValueError(f"--exif {exif}: allowed is ignore or apply")
+        report = check_dataset(annotations, images, fix, exif, depth)
+        after = check_dataset(fix, images, exif=exif, pictures=depth) if fix else report
     typer.echo(report.table())
-    raise typer.Exit(1 if report.defects else 0)
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    if report.classes:
+        typer.echo(f"\n{report.class_table()}")
+    if fix:
+        typer.echo("\nrepairs:")
+        for defect in report.defects:
+            done = defect.repair or "left out"
+            typer.echo(f"  {defect.where}: {defect.kind} ({defect.found}): {done}")
+        typer.echo(f"{fix}: {after.table()}")
+    raise typer.Exit(1 if after.defects else 0)
 
 
 def parse_ids(text: str) -> list[int]:
@@ -80,6 +106,35 @@ def find_annotations(data: str, images: str | None) -> tuple[Path, Path]:
     return path, folder
 
 
+def parse_classes(text: str | None) -> list[str] | None:
+    """``"fig, date"`` as ["fig", "date"]."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def parse_class_map(text: str | None) -> dict[str, str]:
+    """``"car=vehicle,truck=vehicle"`` as {"car": "vehicle", "truck": "vehicle"}.
+
+    Raises:
+        ValueError: for anything but pairs of names.
+    """
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if not all(old.strip() and new.strip() for old, _, new in pairs):
+        raise ValueError(f"--map-classes {text}: allowed is such as car=vehicle,truck=vehicle")
+    return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+OPTIONS = {  # what CocoDataset calls it, and what the command line does
+    'on_defect="drop"': "--drop-defects",
+    'exif="ignore"': "--exif ignore",
+    'exif="apply"': "--exif apply",
+    "exif is": "--exif is",
+    "map_classes has": "--map-classes has",
+    "classes is": "--classes is",
+    "image_ids has": "the image ids asked for have",
+    "cache is": "--cache-mb is",
+}
+
+
 def coco_dataset(data: str, images: str | None, ids: str | None, drop: bool, **options: Any) -> Any:
     """A ``CocoDataset`` of some, or all, of its images; see ``find_annotations``."""
     from fbnet_lesson.data import CocoDataset
@@ -90,48 +145,113 @@ def coco_dataset(data: str, images: str | None, ids: str | None, drop: bool, **o
     try:
         return CocoDataset(annotations, folder, only, on_defect=on_defect, **options)
     except ValueError as error:  # it speaks of Python, we of options
-        raise ValueError(str(error).replace('on_defect="drop"', "--drop-defects")) from error
+        text = str(error)
+        for ours, theirs in OPTIONS.items():
+            text = text.replace(ours, theirs)
+        raise ValueError(text) from error
+
+
+def class_options(source: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``CocoDataset`` that ``--exif``, ``--classes``, ``--map-classes`` mean."""
+    return {
+        "exif": source.get("exif"),
+        "classes": parse_classes(source.get("classes")),
+        "map_classes": parse_class_map(source.get("map_classes")),
+    }
 
 
 def training_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple[Any, Any]:
     """The data sets to train on and to evaluate on; the latter may be None.
 
+    source: the values of the options ``data images train_ids val_ids val_data val_images
+    drop_defects`` and, where they are set, ``exif classes map_classes cache_mb``. Prints what
+    there is to train on.
+
     Raises:
-        ValueError: if an image would be in both.
+        ValueError: if an image would be in both, or no object reaches the model.
     """
     from fbnet_lesson.data import eval_transform, train_transform
+    from fbnet_lesson.data.reach import reach
+    from fbnet_lesson.data.samples import CACHE_MB
 
     if source["data"] == "shapes":
         return shapes_data(source, config, size)
     if source["val_data"] is None and source["val_images"] is not None:
         raise ValueError("--val-images needs --val-data")
-    drop = source["drop_defects"]
+    drop, chosen = source["drop_defects"], class_options(source)
+    cache = CACHE_MB if source.get("cache_mb") is None else source["cache_mb"]
     # Pictures larger than the largest jitter are shrunk when read: the same result, sooner.
     shrunk = int(2 * size * max(1.0, config.scale_range[1]))
     train_set = coco_dataset(
-        source["data"], source["images"], source["train_ids"], drop,
-        transform=train_transform((size, size), config.scale_range), cache=True, max_edge=shrunk,
+        source["data"], source["images"], source["train_ids"], drop, **chosen,
+        transform=train_transform((size, size), config.scale_range), cache=cache, max_edge=shrunk,
     )  # fmt: skip
-    if source["val_data"] is None and source["val_ids"] is None:
-        return train_set, None
-    val_data, val_images = source["val_data"], source["val_images"]
-    if val_data is None:
-        val_data, val_images = source["data"], source["images"]
-    val_set = coco_dataset(
-        val_data, val_images, source["val_ids"], drop, transform=eval_transform()
-    )
-    both = set(train_set.image_ids) & set(val_set.image_ids)
-    if source["val_data"] is None and both:
+    reached = reach(train_set, (size, size), config.scale_range)
+    if reached.expected == 0:
+        found = reached.sentence((size, size)) or "the training set has no objects"
+        raise ValueError(f"nothing to learn from: {found}")
+    lines = ["training set: " + summary(train_set), *train_set.report.notes]
+    lines += filter(None, [reached.sentence((size, size))])
+    val_set = None
+    if source["val_data"] is not None or source["val_ids"] is not None:
+        val_data, val_images = source["val_data"], source["val_images"]
+        if val_data is None:
+            val_data, val_images = source["data"], source["images"]
+        val_set = coco_dataset(
+            val_data, val_images, source["val_ids"], drop,
+            **chosen | {"classes": train_set.categories},
+            transform=eval_transform(), masks=False,
+        )  # fmt: skip
+        lines += compare_sets(train_set, val_set, same_file=source["val_data"] is None)
+    for line in lines:
+        typer.echo(line)
+    return train_set, val_set
+
+
+def summary(dataset: Any) -> str:
+    """``120 images, 840 objects: fig 500, date 340``."""
+    counts = dataset.class_counts()
+    shown = sorted(counts.items(), key=lambda item: -item[1])
+    classes = ", ".join(f"{name} {count:,}" for name, count in shown[:20])
+    more = f" and {len(shown) - 20} more classes" if len(shown) > 20 else ""
+    return f"{len(dataset):,} images, {sum(counts.values()):,} objects: {classes}{more}"
+
+
+def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
+    """What there is to say of the two sets together.
+
+    Raises:
+        ValueError: if a picture is in both, or the evaluation set has objects of a class that the
+            training set has not.
+    """
+    from fbnet_lesson.data.copies import shared_contents, shared_files
+
+    both = [i for i in val_set.image_ids if i in set(train_set.image_ids)] if same_file else []
+    if both:
         raise ValueError(
             f"images {', '.join(map(str, sorted(both)[:5]))} would be trained on and evaluated on; "
             "give --train-ids and --val-ids without common ids"
         )
-    if list(train_set.categories) != list(val_set.categories):
+    unknown = [f"{name} ({count})" for name, count in val_set.left_out.items() if count]
+    if unknown:
         raise ValueError(
-            f"the training set has the categories {', '.join(train_set.categories)}, "
-            f"the evaluation set {', '.join(val_set.categories)}"
+            f"the evaluation set has objects of classes that the training set has not: "
+            f"{', '.join(unknown)}; name those to use with --classes, or make them one with "
+            "--map-classes"
         )
-    return train_set, val_set
+    lines = ["evaluation set: " + summary(val_set), *val_set.report.notes]
+    if train_set.category_ids != val_set.category_ids:
+        lines.append("evaluation set: its categories are mapped to those of training by name")
+    for shared, how in ((shared_files, "file"), (shared_contents, "content")):
+        if pairs := shared(train_set, val_set):
+            ours, theirs = pairs[0]
+            lines.append(
+                f"{len(pairs)} pictures of the evaluation set are trained on too, by their {how}: "
+                f"{val_set.file_names[theirs]} is {train_set.file_names[ours]}; what is measured "
+                "on them says nothing about new pictures"
+            )
+            break
+    return lines
 
 
 def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple[Any, Any]:
@@ -146,14 +266,30 @@ def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple
     )
 
 
-def evaluation_data(data, images, ids, length: int, drop: bool, size: int) -> Any:
-    """The held-out scenes, or the images of a COCO set in their own size."""
+def evaluation_data(
+    data: str,
+    images: str | None,
+    ids: str | None,
+    length: int,
+    drop: bool,
+    size: int,
+    source: dict[str, Any] | None = None,
+    categories: list[str] | None = None,
+) -> Any:
+    """The held-out scenes, or the images of a COCO set in their own size.
+
+    source: ``exif classes map_classes``, as in ``training_data``. categories: the classes of the
+    detector in the order of its labels, to which those of the set are mapped by name.
+    """
     from fbnet_lesson.data import ShapesDataset, eval_transform
 
     if data == "shapes":
         scenes = {"size": (size, size), "transform": eval_transform()}
         return ShapesDataset(length, seed=SHAPES_SEEDS["val"], **scenes)
-    return coco_dataset(data, images, ids, drop, transform=eval_transform())
+    chosen = class_options(source or {})
+    if categories is not None and chosen["classes"] is None:
+        chosen["classes"] = categories
+    return coco_dataset(data, images, ids, drop, **chosen, transform=eval_transform(), masks=False)
 
 
 def check_names(names: list[str], categories: list[str]) -> None:

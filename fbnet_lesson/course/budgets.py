@@ -6,13 +6,16 @@ fails if the cells took more than twice the seconds, or the kernel more than twi
 slower machine there is the factor of two. It fails too if more than ``HARD_LIMIT`` is stated, or
 more of its memory used, and if there is no budget.
 
-Seconds are those of the cells on the clock, without the start of the kernel. Memory is the peak of
+Seconds are those that the kernel and the processes that it started kept a processor busy, from its
+start on: other work on the machine does not count. Memory is the peak of
 the kernel's resident memory (VmHWM of Linux's /proc) or, if that is more, the largest sum of it and
 the anonymous memory of the processes that the kernel started, seen ten times a second: library
 pages, which all share, count once; what a forked process shares with the kernel until one of them
-writes counts twice. Where there is no /proc (macOS), memory is not measured.
+writes counts twice. Where there is no /proc (macOS), seconds are those of the cells on the clock,
+and memory is not measured.
 """
 
+import os
 import re
 import threading
 import time
@@ -36,7 +39,8 @@ class Budget:
 
 
 HARD_LIMIT = Budget(60, 1500)  # of what is stated, and of the memory that is measured
-LINES = pytest.StashKey[list[tuple[str, float, str]]]()
+PROPERTY = "run budget"  # what a report carries from a worker to the summary
+COLLECTED = pytest.StashKey["Collected"]()
 
 
 def stated_budget(text: str) -> Budget | None:
@@ -90,6 +94,18 @@ def descendants(pid: int) -> Iterator[int]:
             yield from descendants(child)
 
 
+def processor_seconds(pid: int) -> float:
+    """What a process, its living descendants, and those that have ended, kept a processor busy."""
+    total = 0.0
+    for process in (pid, *descendants(pid)):
+        try:
+            fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile, and is counted with its parent
+            continue
+        total += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime, see proc(5)
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 class Meter(threading.Thread):
     """Watches the memory of a process and of those that it starts, until it is stopped."""
 
@@ -125,6 +141,8 @@ class Notebook(IPyNbFile):
     meter: Meter | None = None
 
     def collect(self):
+        # One kernel runs the cells in their order: where pytest-xdist spreads tests, in one worker.
+        self.add_marker(pytest.mark.xdist_group(self.nodeid))
         self.cells = list(super().collect())
         yield from self.cells
         yield BudgetItem.from_parent(self, name="budget")
@@ -170,9 +188,10 @@ class BudgetItem(pytest.Item):
             notebook.meter.stop()
             notebook.meter.look()  # the kernel may have grown since the last time
             megabytes = notebook.meter.peak / 1e6
+            notebook.seconds = processor_seconds(notebook.meter.pid)
             memory_line = f"{megabytes:5.0f} MB of {stated.megabytes:g}"
         line = f"{notebook.seconds:5.1f} s of {stated.seconds:g}, {memory_line}"
-        self.config.stash[LINES].append((notebook.nodeid, notebook.seconds, line))
+        self.user_properties.append((PROPERTY, (notebook.nodeid, notebook.seconds, line)))
         if problems := overspent(stated, notebook.seconds, megabytes):
             raise OverBudget("\n".join(problems))
 
@@ -182,8 +201,22 @@ class BudgetItem(pytest.Item):
         return super().repr_failure(excinfo)
 
 
+class Collected:
+    """The lines of the summary, from whichever worker they come."""
+
+    def __init__(self):
+        self.lines: list[tuple[str, float, str]] = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.lines += [
+                tuple(value) for name, value in report.user_properties if name == PROPERTY
+            ]
+
+
 def pytest_configure(config):
-    config.stash[LINES] = []
+    config.stash[COLLECTED] = Collected()
+    config.pluginmanager.register(config.stash[COLLECTED])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -208,7 +241,7 @@ def pytest_runtest_call(item):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    lines = config.stash[LINES]
+    lines = sorted(config.stash[COLLECTED].lines)
     if not lines:
         return
     terminalreporter.section("run budgets")

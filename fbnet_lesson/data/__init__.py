@@ -1,6 +1,8 @@
 """What the detectors learn from: procedural scenes, any COCO-format set, and augmentation."""
 
-from .coco import CocoDataset, DatasetReport, Defect, check_dataset
+from .check import check_dataset
+from .coco import CocoDataset
+from .report import DatasetReport, Defect
 from .shapes import CATEGORIES, Scene, ShapesDataset, render_scene, write_coco
 from .transforms import eval_transform, train_transform
 

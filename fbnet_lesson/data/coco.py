@@ -1,94 +1,22 @@
-"""Any set in COCO format, checked once before the training and decodable ever after.
-
-``check_dataset`` finds the defects of a set; ``CocoDataset`` runs the same checks when it is
-made and refuses the set, or leaves the defective records out and counts them.
-
-Pictures are read as they are stored. An EXIF orientation is not applied: COCO annotations are in
-the stored pixels. (A set whose tool annotated the turned picture shows as a wrong image size.)
-Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel is dropped.
-"""
+"""Any set in COCO format: checked once before the training, decodable ever after."""
 
 from __future__ import annotations
 
-import json
 import os
-import reprlib
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from math import ceil, floor
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 from torch.utils.data import Dataset
-from tqdm import tqdm
+from torchvision import tv_tensors
 
-from .samples import Packed, make_sample
+from . import pictures
+from .inspection import Inspection
+from .objects import BOX
+from .outlines import show
+from .samples import PictureCache, make_sample
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 60
-TOLERANCE = 1.0  # pixels by which a box or polygon may pass the border: tools round differently
-
-
-@dataclass(frozen=True)
-class Defect:
-    """One thing wrong with a set: of which kind, at which record, what is there, what may be."""
-
-    kind: str
-    where: str
-    found: str
-    allowed: str
-
-
-@dataclass(frozen=True)
-class DatasetReport:
-    """All defects of a set, and how many records of each sort were looked at."""
-
-    defects: tuple[Defect, ...]
-    images: int
-    annotations: int
-    categories: int
-
-    @property
-    def ok(self):
-        return not self.defects
-
-    def counts(self):
-        """Defects of each kind, the most frequent first: {kind: count}."""
-        return dict(Counter(defect.kind for defect in self.defects).most_common())
-
-    def table(self, rows=50):
-        """The first ``rows`` defects as a table in text, then the counts by kind."""
-        size = f"{self.images} images, {self.annotations} annotations, {self.categories} categories"
-        if self.ok:
-            return f"no defects: {size}"
-        cells = [("kind", "where", "found", "allowed")]
-        cells += [(d.kind, d.where, d.found, d.allowed) for d in self.defects[:rows]]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        if len(self.defects) > rows:
-            lines.append(f"... and {len(self.defects) - rows} more")
-        lines += ["", f"defects: {len(self.defects)} in {size}"]
-        lines += [f"{count:>6}  {kind}" for kind, count in self.counts().items()]
-        return "\n".join(lines)
-
-    __str__ = table
-
-
-def check_dataset(annotations, images):
-    """Every defect of the set, as a ``DatasetReport``. Never raises for what the set holds.
-
-    annotations: the JSON file, or its content as a dict. images: the folder of the pictures,
-    each of which is read and decoded.
-    """
-    return _Inspection(annotations, images).report()
+ON_DEFECT, EXIF = ("refuse", "drop"), (None, "ignore", "apply")
 
 
 class CocoDataset(Dataset):
@@ -96,16 +24,30 @@ class CocoDataset(Dataset):
 
     annotations: the JSON file, or its content as a dict. images: the folder of the pictures.
     image_ids: use and check only these, in this order. transform: called as
-    ``transform(image, target)``. cache: keep each picture once read. max_edge: shrink a picture
-    and its masks when read, so that no edge is longer (pixels); an instance of which nothing is
-    left then is not in the sample. on_defect: "refuse" raises ValueError for a set with a
-    defect; "drop" leaves the defective images and annotations out. ``dropped`` is the number of
-    defects, ``report`` lists them, and ``dropped_records`` = {"images": ..., "annotations": ...}
-    counts what is left out for them, the annotations of a left out image included.
+    ``transform(image, target)``. cache: keep pictures once read, up to so many megabytes, shared
+    by loader processes; True is ``CACHE_MB``. max_edge: shrink a picture and its masks when read,
+    so that no edge is longer (pixels); an instance of which nothing is left then is not in the
+    sample. masks: False for samples without ``masks``, for who does not look at them; ``boxes``
+    are then those of the file.
 
-    A label is the index of a category among the categories in the order of their ids. Where no
-    annotation of the file has a segmentation, ``has_masks`` is False and the masks are the
-    filled boxes.
+    on_defect: "refuse" raises ValueError for a set with a defect. "drop" repairs what can be
+    repaired, takes the place of a defective object out of the training (as a crowd's is), and
+    leaves out what has no place. ``dropped`` is the number of defects, ``report`` lists them, and
+    ``dropped_records`` = {"images": ..., "annotations": ...} counts what is not used for them,
+    the annotations of a left out image included. exif: "ignore" or "apply" for the pictures of
+    which the size does not tell whether their annotations are in the stored or in the upright
+    pixels; without it, ValueError for a set that has such.
+
+    map_classes: {name in the file: name to take}; several may be taken as one. classes: the names
+    of the classes in the order of their labels; objects of others are left out, and a class that
+    the file has not has no objects. Without it, the order is that of the category ids.
+
+    categories: the names, in the order of the labels. category_ids: the file's, or for a name
+    that it has not an id that it has not. image_ids, file_names, image_sizes (height, width):
+    of the samples. folder: of the pictures. has_masks is False where no annotation of the file
+    has a segmentation: then the masks are the filled boxes. mixed: some objects have an outline
+    and some have none. objects (see ``Objects``), labels and places: all objects, their labels,
+    and which samples they are in. left_out: {name: objects} of the classes not taken.
 
     Raises ValueError where nothing is left to train on, for an unknown image id, and for an
     argument that cannot be.
@@ -120,85 +62,197 @@ class CocoDataset(Dataset):
         cache=False,
         max_edge=None,
         on_defect="refuse",
+        exif=None,
+        classes=None,
+        map_classes=None,
+        masks=True,
     ):
-        if on_defect not in ("refuse", "drop"):
+        if on_defect not in ON_DEFECT:
             raise ValueError(f'on_defect is {on_defect!r}; it must be "refuse" or "drop"')
+        if exif not in EXIF:
+            raise ValueError(f'exif is {exif!r}; it must be "ignore" or "apply"')
         if max_edge is not None and not max_edge >= 1:
             raise ValueError(f"max_edge is {max_edge!r}; it must be 1 or more pixels, or None")
         only = None if image_ids is None else [int(i) for i in image_ids]
-        found = _Inspection(annotations, images, only)
+        found = Inspection(annotations, images, only, exif)
+        found.data = None  # the parsed file: as large as all that follows together
         self.report = found.report()
+        self._refuse(found, on_defect)
+        self.folder, self.transform, self.max_edge = images, transform, max_edge
+        self.has_masks, self._with_masks = found.has_masks, masks
+        self.dropped = len(found.defects)
+        self.dropped_records = {k: found.dropped[k] for k in ("images", "annotations")}
+        self._pictures = list(found.images.values())
+        self.image_ids = [picture.id for picture in self._pictures]
+        self.file_names = [picture.name for picture in self._pictures]
+        self.image_sizes = [(picture.height, picture.width) for picture in self._pictures]
+        self._label(found, classes, map_classes or {})
+        self.places = found.places(self.objects.image_ids)  # which sample an object is in
+        self._bounds = np.searchsorted(self.places, np.arange(len(self.image_ids) + 1))
+        bare = (self.objects.forms == BOX) & ~self.objects.iscrowd
+        self.mixed = bool(self.has_masks and bare.any())
+        self._cache = PictureCache(len(self.image_ids), cache)
+
+    def _refuse(self, found, on_defect):
+        """Raises ValueError for a set that is not to be used as it is."""
+        if found.undecided and (on_defect == "drop" or len(found.undecided) == len(found.defects)):
+            raise ValueError(
+                f"{len(found.undecided)} pictures (image {found.undecided[0]} is the first) have "
+                "an EXIF orientation, and their size does not tell whether the annotations are in "
+                'the pixels as stored, exif="ignore", or in the upright picture, exif="apply": '
+                "choose one"
+            )
         if found.defects and on_defect == "refuse":
             raise ValueError(
                 f"the set has {len(found.defects)} defects:\n{self.report.table(rows=10)}\n"
-                'Repair it, or leave the defective records out with on_defect="drop".'
+                "Repair it, by hand or with data check --fix, or use it with what can be repaired "
+                'and without the rest with on_defect="drop".'
             )
         if not found.images or not found.categories:
             raise ValueError(
                 f"the set has {len(found.images)} usable images and {len(found.categories)} "
                 f"categories; it needs one of each at least.\n{self.report.table(rows=10)}"
             )
-        self.transform, self.max_edge, self.has_masks = transform, max_edge, found.has_masks
-        self.dropped = len(found.defects)
-        self.dropped_records = {
-            "images": found.looked_at["images"] - len(found.images),
-            "annotations": found.looked_at["annotations"] - len(found.annotations),
+
+    def _label(self, found, classes, map_classes):
+        """Sets ``categories``, ``category_ids``, ``objects`` and ``labels`` (int64 [N])."""
+        names = {i: map_classes.get(name, name) for i, name in sorted(found.categories.items())}
+        unknown = sorted(set(map_classes) - set(found.categories.values()))
+        if unknown:
+            raise ValueError(
+                f"map_classes has {show(unknown[0])}; the file has "
+                f"{', '.join(map(show, found.categories.values()))}"
+            )
+        first_id = {}
+        for category_id, name in names.items():
+            first_id.setdefault(name, category_id)
+        self.categories = list(first_id) if classes is None else list(classes)
+        if len(set(self.categories)) < len(self.categories) or not self.categories:
+            raise ValueError(f"classes is {self.categories}; it must be names, each of them once")
+        if not set(self.categories) & set(first_id):
+            raise ValueError(f"classes is {self.categories}; the file has {list(first_id)}")
+        free = max(found.categories) + 1
+        self.category_ids = [
+            first_id.get(name, free + label) for label, name in enumerate(self.categories)
+        ]
+        # -1, of an object whose class is not known, stays: it is a region, of no class.
+        label_of = {i: self.categories.index(n) for i, n in names.items() if n in self.categories}
+        label_of[-1] = -1
+        ids, place = np.unique(found.objects.category_ids, return_inverse=True)
+        labels = np.array([label_of.get(i, -2) for i in ids.tolist()], np.int64)[place]
+        self.objects, self.labels = found.objects.take(labels > -2), labels[labels > -2]
+        self.left_out = {
+            name: int(np.count_nonzero(np.isin(found.objects.category_ids, i)))
+            for name, i in first_id.items()
+            if name not in self.categories
         }
-        self.category_ids = sorted(found.categories)
-        self.categories = [found.categories[i] for i in self.category_ids]
-        self._images = found.images
-        self.image_ids = list(self._images)
-        self.image_sizes = [(r["height"], r["width"]) for r in self._images.values()]
-        self._annotations = {i: [] for i in self.image_ids}
-        for annotation in found.annotations:
-            self._annotations[annotation["image_id"]].append(annotation)
-        self._cache = {} if cache else None
 
     def __len__(self):
         return len(self.image_ids)
 
+    def class_counts(self):
+        """How many objects of each class the set has, crowds apart: {name: count}."""
+        labels = self.labels[~self.objects.iscrowd]
+        counts = np.bincount(labels, minlength=len(self.categories)).tolist()
+        return dict(zip(self.categories, counts, strict=True))
+
     def __getitem__(self, index):
+        index = range(len(self))[index]
         image_id = self.image_ids[index]
-        if self._cache is None:
-            parts = self._load(image_id)
+        if not self._with_masks:
+            sample = self._without_masks(index)
         else:
-            if image_id not in self._cache:
-                self._cache[image_id] = Packed.pack(*self._load(image_id))
-            parts = self._cache[image_id].unpack()
-        sample = make_sample(*parts, image_id)
+            if not (parts := self._cache.get(index)):
+                parts = self._load(index)
+                self._cache.put(index, *parts)
+            image, masks, objects = parts
+            columns = objects.T[: 3 if self.mixed else 2]
+            labels, iscrowd, *has_mask = columns
+            sample = make_sample(image, masks, labels, iscrowd, image_id, *has_mask)
         return self.transform(*sample) if self.transform else sample
 
-    def _load(self, image_id):
-        """The picture, masks, labels and crowd marks of an image, shrunk to ``max_edge``."""
-        record, annotations = self._images[image_id], self._annotations[image_id]
-        image = read_image(record["path"])
-        masks = np.zeros((len(annotations), *image.shape[:2]), bool)
-        for mask, annotation in zip(masks, annotations, strict=True):
-            mask[:] = mask_utils.decode(annotation["segmentation"])
-        labels = np.array(
-            [self.category_ids.index(a["category_id"]) for a in annotations], np.int64
-        )
-        iscrowd = np.array([a["iscrowd"] for a in annotations], bool)
-        if self.max_edge and max(image.shape[:2]) > self.max_edge:
-            image, masks = _shrink(image, masks, self.max_edge)
-            left = masks.any(axis=(1, 2))
-            masks, labels, iscrowd = masks[left], labels[left], iscrowd[left]
-        return image, masks, labels, iscrowd
+    def _rows(self, index):
+        """The rows of ``objects`` that are of a sample, and their [N, 3] label, crowd, outline."""
+        rows = np.arange(self._bounds[index], self._bounds[index + 1])
+        has_mask = self.objects.forms[rows] != BOX
+        columns = [self.labels[rows].clip(0), self.objects.iscrowd[rows], has_mask]
+        return rows, np.stack(columns, 1).astype(np.int64)
 
-    def coco_ground_truth(self):
+    def _read(self, index):
+        """The picture of a sample, uint8 [H, W, 3], and that size shrunk to ``max_edge``."""
+        picture = self._pictures[index]
+        path = os.path.join(self.folder, picture.name)
+        image = pictures.read_image(path, "apply" if picture.turned else "ignore")
+        if image.size != (picture.width, picture.height):
+            raise ValueError(f"{path} has changed since it was checked; start again")
+        longest = max(image.size)
+        if not self.max_edge or longest <= self.max_edge:
+            return np.asarray(image), image.size
+        size = tuple(max(1, round(edge * self.max_edge / longest)) for edge in image.size)
+        return np.asarray(image.resize(size, Image.BILINEAR)), image.size
+
+    def _load(self, index):
+        """(image, masks, objects) of a sample, shrunk to ``max_edge``."""
+        rows, objects = self._rows(index)
+        image, full_size = self._read(index)
+        masks = np.zeros((len(rows), *image.shape[:2]), bool)
+        for mask, row in zip(masks, rows.tolist(), strict=True):
+            whole = mask_utils.decode(self.objects.rle(row, full_size[::-1]))
+            mask[:] = whole if whole.shape == mask.shape else _shrink(whole, mask.shape)
+        if image.shape[:2] != full_size[::-1]:
+            left = masks.any(axis=(1, 2))
+            masks, objects = masks[left], objects[left]
+        return image, masks, objects
+
+    def _without_masks(self, index):
+        rows, objects = self._rows(index)
+        image, full_size = self._read(index)
+        x, y, width, height = self.objects.boxes[rows].T
+        size = image.shape[:2]
+        boxes = np.stack([x, y, x + width, y + height], 1) * (size[1] / full_size[0])
+        boxes = boxes.clip(0, [*size[::-1]] * 2).astype(np.float32)
+        no_masks = np.zeros((0, *size), bool)
+        tensors, target = make_sample(image, no_masks, *objects.T[:2], self.image_ids[index])
+        target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
+        del target["masks"]
+        return tensors, target
+
+    def coco_ground_truth(self, masks=True):
         """The annotations as a COCO-format dict for pycocotools, in the pixels of the file.
 
         Boxes and areas are the file's own; masks are compressed RLE, also where the file has
-        polygons. ``max_edge`` has no effect on it. Annotations are numbered anew from 1:
-        pycocotools takes a match with the annotation 0 for no match.
+        polygons, and are not there with ``masks=False``. Where some objects have no outline,
+        they have ``has_mask`` False, and as mask the filled box. A place that takes no part has
+        ``iscrowd``, and stands once for each class where its own is not known. ``max_edge`` has
+        no effect. Annotations are numbered anew from 1: pycocotools takes a match with the
+        annotation 0 for no match.
         """
-        annotations = [a for group in self._annotations.values() for a in group]
+        o, annotations = self.objects, []
+        for index, picture in enumerate(self._pictures):
+            size = (picture.height, picture.width)
+            for row in range(self._bounds[index], self._bounds[index + 1]):
+                area = float(o.areas[row])
+                rle = o.rle(row, size) if masks or area != area else None
+                record = {
+                    "image_id": picture.id,
+                    "bbox": o.boxes[row].tolist(),
+                    "area": area if area == area else int(mask_utils.area(rle)),
+                    "iscrowd": int(o.iscrowd[row]),
+                }
+                if masks:
+                    record["segmentation"] = rle
+                if self.mixed and o.forms[row] == BOX:
+                    record["has_mask"] = False
+                label = int(self.labels[row])
+                for category_id in self.category_ids if label < 0 else [self.category_ids[label]]:
+                    number = {"id": len(annotations) + 1, "category_id": category_id}
+                    annotations.append(number | record)
         return {
             "images": [
-                {key: record[key] for key in ("id", "file_name", "height", "width")}
-                for record in self._images.values()
+                {"id": p.id, "file_name": p.name, "height": p.height, "width": p.width}
+                for p in self._pictures
             ],
-            "annotations": [{**a, "id": i} for i, a in enumerate(annotations, start=1)],
+            "annotations": annotations,
             "categories": [
                 {"id": i, "name": name}
                 for i, name in zip(self.category_ids, self.categories, strict=True)
@@ -206,400 +260,12 @@ class CocoDataset(Dataset):
         }
 
 
-def read_image(path):
-    """The picture in the file ``path`` as stored, EXIF orientation not applied: uint8 [H, W, 3].
-
-    Raises what Pillow raises for a file that is broken or of none of ``FORMATS``.
-    """
-    with Image.open(path, formats=FORMATS) as image:
-        if image.mode.startswith("I"):  # 16 bits, of which Pillow's convert would clip the upper
-            grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        elif image.mode == "F":
-            grey = np.nan_to_num(np.clip(np.asarray(image), 0, 255)).astype(np.uint8)
-        else:
-            return np.asarray(image.convert("RGB"))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def read_image(path, exif="ignore"):
+    """The picture in the file ``path`` as uint8 [H, W, 3]; see ``pictures.read_image``."""
+    return np.asarray(pictures.read_image(path, exif))
 
 
-def _shrink(image, masks, max_edge):
-    """``image`` [H, W, 3] and ``masks`` [N, H, W] made smaller, the longer edge ``max_edge``."""
-    height, width = image.shape[:2]
-    scale = max_edge / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = [
-        np.asarray(Image.fromarray(mask.view(np.uint8) * 255).resize(size, Image.BILINEAR)) >= 128
-        for mask in masks
-    ]
-    image = np.asarray(Image.fromarray(image).resize(size, Image.BILINEAR))
-    return image, np.array(small, bool).reshape(len(masks), size[1], size[0])
-
-
-def _whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value):
-    """Whether ``value`` is a finite number of a size that a picture's coordinate can have."""
-    return (_whole(value) or isinstance(value, float)) and -1e9 < value < 1e9
-
-
-def _show(value):
-    """``value`` in at most 60 characters that print, whatever it is."""
-    try:
-        text = SHORT.repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        text = "too long to print"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-@dataclass
-class _Inspection:
-    """Looks at a set and keeps the defects and, apart, the records that have none.
-
-    images: {id: record with the ``path`` of its file}. annotations: records in a common form,
-    masks as compressed RLE. categories: {id: name}.
-    """
-
-    source: object
-    folder: object
-    only: object = None
-    defects: list = field(default_factory=list)
-    images: dict = field(default_factory=dict)
-    annotations: list = field(default_factory=list)
-    categories: dict = field(default_factory=dict)
-    has_masks: bool = True
-    looked_at: Counter = field(default_factory=Counter)
-
-    def __post_init__(self):
-        data = self._read_source()
-        if data is None:
-            return
-        self._inspect_categories(data["categories"])
-        known = self._inspect_images(data["images"])
-        self._inspect_annotations(data["annotations"], known)
-
-    def report(self):
-        counted = (self.looked_at[name] for name in ("images", "annotations", "categories"))
-        return DatasetReport(tuple(self.defects), *counted)
-
-    def _add(self, kind, where, found, allowed):
-        self.defects.append(Defect(kind, where, found, allowed))
-
-    def _read_source(self):
-        """The content of the annotation file, or None where nothing can be done with it."""
-        data, before = self.source, len(self.defects)
-        if not isinstance(data, dict):
-            try:
-                data = json.loads(Path(self.source).read_text(encoding="utf-8-sig"))
-            except (OSError, ValueError, RecursionError) as error:
-                where, reason = _show(str(self.source)), _show(f"{type(error).__name__}: {error}")
-                self._add("unreadable annotations", where, reason, "a file of JSON")
-                return None
-        if not isinstance(data, dict):
-            found = f"a {type(data).__name__}"
-            self._add("unreadable annotations", "the whole file", found, "an object")
-            return None
-        for name in ("images", "annotations", "categories"):
-            if name not in data:
-                self._add("missing field", "the whole file", f"no {name}", "a list")
-            elif not isinstance(data[name], list):
-                self._add("wrong value", name, _show(data[name]), "a list")
-        if not Path(self.folder).is_dir():
-            self._add("missing image folder", "images", _show(str(self.folder)), "a folder")
-        return data if len(self.defects) == before else None
-
-    def _fields(self, record, where, fields):
-        """Whether ``record`` is an object with all ``fields``: {name: (test, what is allowed)}."""
-        if not isinstance(record, dict):
-            self._add("wrong value", where, _show(record), "an object")
-            return False
-        before = len(self.defects)
-        for name, (test, allowed) in fields.items():
-            if name not in record:
-                self._add("missing field", where, f"no {name}", allowed)
-            elif not test(record[name]):
-                self._add("wrong value", where, f"{name} {_show(record[name])}", allowed)
-        return len(self.defects) == before
-
-    def _inspect_categories(self, records):
-        self.looked_at["categories"] = len(records)
-        for position, record in enumerate(records):
-            where = _name_of("category", "categories", record, position)
-            text = (lambda v: isinstance(v, str) and v != "", "a text")
-            if self._fields(record, where, {"id": (_whole, "a whole number"), "name": text}):
-                if record["id"] in self.categories:
-                    self._add("duplicate category id", where, _show(record["name"]), "an id once")
-                else:
-                    self.categories[record["id"]] = record["name"]
-
-    def _inspect_images(self, records):
-        """Fills ``images``; returns the ids of all images of the file, sound or not."""
-        edge = (lambda v: _whole(v) and v > 0, "a whole number of pixels")
-        name = (lambda v: isinstance(v, str) and v != "", "a file name")
-        fields = {"id": (_whole, "a whole number"), "file_name": name}
-        fields |= {"width": edge, "height": edge}
-        known = {r["id"] for r in records if isinstance(r, dict) and _whole(r.get("id"))}
-        wanted = self._wanted(known)
-        seen, sound = set(), {}
-        for position, record in enumerate(records):
-            image_id = record.get("id") if isinstance(record, dict) else None
-            if self.only is not None and not (_whole(image_id) and image_id in wanted):
-                continue
-            self.looked_at["images"] += 1
-            where = _name_of("image", "images", record, position)
-            complete = self._fields(record, where, fields)
-            if _whole(image_id) and image_id in seen:
-                self._add("duplicate image id", where, _show(record.get("file_name")), "an id once")
-            elif complete and (path := self._path_of(record["file_name"], where)):
-                sound[image_id] = {**record, "path": path}
-            seen.add(image_id if _whole(image_id) else None)
-        if self.only is not None:
-            sound = {i: sound[i] for i in wanted if i in sound}
-        self._probe_images(sound)
-        return known
-
-    def _wanted(self, known):
-        """The ids asked for, in their order. Raises ValueError for one the file has not."""
-        wanted = dict.fromkeys(known if self.only is None else self.only)
-        unknown = [i for i in wanted if i not in known]
-        if unknown or (self.only is not None and len(wanted) < len(self.only)):
-            found = f"unknown ids, as {unknown[:5]}" if unknown else "an id more than once"
-            raise ValueError(
-                f"image_ids has {found}; the file has {len(known)} images, "
-                f"as {sorted(known)[:5]}; each may be named once"
-            )
-        return wanted
-
-    def _path_of(self, name, where):
-        """The file of an image, or None where it is not a file inside the image folder."""
-        folder = Path(self.folder).resolve()
-        try:
-            path = (folder / name).resolve()
-            inside = path.is_relative_to(folder) and not Path(name).is_absolute()
-            is_file, exists = path.is_file(), path.exists()
-        except (OSError, ValueError, RuntimeError):  # too long, NUL inside, a loop of links
-            inside, is_file, exists = True, False, False
-        if not inside:
-            allowed = "a relative path that stays inside"
-            self._add("path leaves the image folder", where, _show(name), allowed)
-        elif not exists:
-            self._add("missing image", where, _show(name), "a file in the image folder")
-        elif not is_file:
-            self._add("unreadable image", where, _show(name), "a file")
-        return path if inside and is_file else None
-
-    def _probe_images(self, records):
-        """Decodes every picture, on all cores; keeps the records whose picture is sound."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            problems = pool.map(_probe, records.values())
-            bar = tqdm(problems, total=len(records), desc="checking images", delay=2, leave=False)
-            for (image_id, record), problem in zip(records.items(), bar, strict=True):
-                if problem:
-                    kind, found, allowed = problem
-                    self._add(kind, f"image {_show(image_id)}", found, allowed)
-                else:
-                    self.images[image_id] = record
-
-    def _inspect_annotations(self, records, known):
-        seen, others = set(), known - set(known if self.only is None else self.only)
-        self.has_masks = not records or any(
-            isinstance(r, dict) and r.get("segmentation") for r in records
-        )
-        for position, record in enumerate(records):
-            image_id = record.get("image_id") if isinstance(record, dict) else None
-            if _whole(image_id) and image_id in others:
-                continue
-            self.looked_at["annotations"] += 1
-            where = _name_of("annotation", "annotations", record, position)
-            before = len(self.defects)
-            rle = self._inspect_annotation(record, where, known)
-            if isinstance(record, dict) and _whole(record.get("id")):
-                if record["id"] in seen:
-                    self._add("duplicate annotation id", where, _show(record["id"]), "an id once")
-                seen.add(record["id"])
-            if rle and len(self.defects) == before:
-                self.annotations.append(_common_form(record, rle))
-
-    def _inspect_annotation(self, record, where, known):
-        """Adds the defects of an annotation; returns its mask as RLE where it can have one."""
-        box = (
-            lambda v: isinstance(v, list) and len(v) == 4 and all(map(_number, v)),
-            "[x, y, width, height], finite",
-        )
-        whole = (_whole, "a whole number")
-        fields = {"id": whole, "image_id": whole, "category_id": whole, "bbox": box}
-        if isinstance(record, dict) and "iscrowd" in record:
-            fields["iscrowd"] = (lambda v: isinstance(v, int) and v in (0, 1), "0 or 1")
-        complete = self._fields(record, where, fields)
-        if not isinstance(record, dict):
-            return None
-        image_id, category_id = record.get("image_id"), record.get("category_id")
-        if _whole(image_id) and image_id not in known:
-            self._add("unknown image", where, f"image {_show(image_id)}", "an image of the file")
-        if _whole(category_id) and category_id not in self.categories:
-            allowed = f"one of {_show(sorted(self.categories))}"
-            self._add("unknown category", where, f"category {_show(category_id)}", allowed)
-        image = self.images.get(image_id) if _whole(image_id) else None
-        size = (image["height"], image["width"]) if image else None
-        if "bbox" in record and box[0](record["bbox"]):
-            self._add_all(where, _box_problems(record["bbox"], size))
-        if not self.has_masks:
-            return self._filled_box(record["bbox"], size, where) if complete and size else None
-        rle, problems = _read_segmentation(record.get("segmentation"), size)
-        self._add_all(where, problems)
-        return rle
-
-    def _filled_box(self, box, size, where):
-        rle = _box_rle(box, size)
-        if not rle:
-            self._add("zero-area mask", where, f"box {_show(box)}", "at least one pixel")
-        return rle
-
-    def _add_all(self, where, problems):
-        for kind, found, allowed in problems:
-            self._add(kind, where, found, allowed)
-
-
-def _name_of(word, plural, record, position):
-    has_id = isinstance(record, dict) and _whole(record.get("id"))
-    return f"{word} {_show(record['id'])}" if has_id else f"{plural}[{position}]"
-
-
-def _probe(record):
-    """Why the picture of an image record cannot be used: (kind, found, allowed), or None."""
-    try:
-        height, width = read_image(record["path"]).shape[:2]
-    except Exception as error:  # Pillow raises errors of many classes for a broken file
-        found = _show(f"{record['file_name']}: {type(error).__name__}: {error}")
-        return "unreadable image", found, "a whole file: " + ", ".join(FORMATS)
-    if (height, width) == (record["height"], record["width"]):
-        return None
-    found = f"{width} x {height}"
-    if (height, width) == (record["width"], record["height"]):
-        found += ", stored turned (EXIF orientation is not applied)"
-    return "image size", found, f"{_show(record['width'])} x {_show(record['height'])}"
-
-
-def _box_problems(box, size):
-    """What is wrong with ``box`` (x, y, width, height) in a picture of ``size``, if known."""
-    x, y, width, height = box
-    shown = "[" + ", ".join(f"{v:.6g}" for v in box) + "]"
-    if width <= 0 or height <= 0:
-        yield "zero-area box", shown, "a width and height above 0"
-    elif size and (
-        min(x, y) < -TOLERANCE
-        or x + width > size[1] + TOLERANCE
-        or y + height > size[0] + TOLERANCE
-        or min(x + width, y + height) <= 0
-        or x >= size[1]
-        or y >= size[0]
-    ):
-        yield "box outside the image", shown, f"within {size[1]} x {size[0]}"
-
-
-def _box_rle(box, size):
-    """The pixels that ``box`` (x, y, width, height) touches, as compressed RLE, or None."""
-    (x, y, width, height), (rows, columns) = box, size
-    left, top = max(floor(x), 0), max(floor(y), 0)
-    wide, high = min(ceil(x + width), columns) - left, min(ceil(y + height), rows) - top
-    if wide <= 0 or high <= 0:
-        return None
-    counts = [left * rows + top, high] + [rows - high, high] * (wide - 1)
-    return _compress([*counts, rows * columns - sum(counts)], size)
-
-
-def _compress(counts, size):
-    rle = mask_utils.frPyObjects({"size": list(size), "counts": counts}, *size)
-    return {"size": list(size), "counts": rle["counts"].decode("ascii")}
-
-
-def _read_segmentation(segmentation, size):
-    """(compressed RLE or None, problems) of a segmentation in a picture of ``size``, if known."""
-    if not segmentation:
-        return None, [("no segmentation", _show(segmentation), "polygons or RLE")]
-    if isinstance(segmentation, list):
-        problems = [p for polygon in segmentation for p in _polygon_problems(polygon, size)]
-        if problems or not size:
-            return None, problems
-        rle = mask_utils.merge(mask_utils.frPyObjects(segmentation, *size))
-        rle = {"size": list(size), "counts": rle["counts"].decode("ascii")}
-    elif isinstance(segmentation, dict):
-        counts, problem = _read_counts(segmentation, size)
-        if problem or not size:
-            return None, [("broken RLE", *problem)] if problem else []
-        rle = _compress(counts, size)
-    else:
-        return None, [("wrong value", f"segmentation {_show(segmentation)}", "polygons or RLE")]
-    if mask_utils.area(rle) == 0:
-        return None, [("zero-area mask", _show(segmentation), "at least one pixel")]
-    return rle, []
-
-
-def _polygon_problems(polygon, size):
-    if not isinstance(polygon, list) or not all(map(_number, polygon)):
-        yield "broken polygon", _show(polygon), "a list of finite numbers"
-    elif len(polygon) % 2 or len(polygon) < 6:
-        yield "broken polygon", f"{len(polygon)} numbers", "x, y of 3 or more points"
-    elif size:
-        x, y = polygon[0::2], polygon[1::2]
-        low, right, bottom = min(*x, *y), max(x), max(y)
-        if low < -TOLERANCE or right > size[1] + TOLERANCE or bottom > size[0] + TOLERANCE:
-            found = f"x {min(x):.6g} .. {right:.6g}, y {min(y):.6g} .. {bottom:.6g}"
-            yield "polygon outside the image", found, f"within {size[1]} x {size[0]}"
-
-
-def _read_counts(rle, size):
-    """(counts, None), or (None, (found, allowed)) where the RLE does not fit its picture.
-
-    Nothing that did not pass here reaches pycocotools, whose C code trusts its input.
-    """
-    shape, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_whole, shape)):
-        return None, (f"size {_show(shape)}", "[height, width]")
-    if size and tuple(shape) != size:
-        return None, (f"size {_show(shape)}", f"{list(size)}, as the image")
-    if isinstance(counts, str | bytes):
-        counts = _counts_from_text(counts)
-        if counts is None:
-            return None, (f"counts {_show(rle['counts'])}", "COCO's compressed form")
-    if not isinstance(counts, list) or not all(_whole(c) and c >= 0 for c in counts):
-        return None, (f"counts {_show(counts)}", "whole numbers, 0 or more")
-    if sum(counts) != shape[0] * shape[1]:
-        return None, (f"{_show(sum(counts))} pixels", f"{_show(shape[0] * shape[1])}, its size")
-    return counts, None
-
-
-def _counts_from_text(text):
-    """The run lengths of COCO's compressed RLE, or None for a broken text.
-
-    Five bits a character (its code less 48), the lowest first; bit 32 says that the number goes
-    on, bit 16 of its last character that it is negative; from the fourth on, the number is the
-    difference to the run two before.
-    """
-    counts, value, shift = [], 0, 0
-    codes = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-    for code in codes:
-        bits = code - 48
-        if not 0 <= bits < 64 or shift > 50:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value, shift = 0, 0
-    return None if shift else counts
-
-
-def _common_form(record, rle):
-    area = record.get("area")
-    return {
-        "id": record["id"],
-        "image_id": record["image_id"],
-        "category_id": record["category_id"],
-        "bbox": [float(v) for v in record["bbox"]],
-        "area": area if _number(area) and area > 0 else int(mask_utils.area(rle)),
-        "iscrowd": int(record.get("iscrowd", 0)),
-        "segmentation": rle,
-    }
+def _shrink(mask, shape):
+    """``mask`` uint8 [H, W] of 0 and 1 made smaller: bool of ``shape``."""
+    small = Image.fromarray(mask * 255).resize(shape[::-1], Image.BILINEAR)
+    return np.asarray(small) >= 128

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from fbnet_lesson.files import atomic_file
 
-from .samples import Packed, boxes_from_masks, encode_mask, make_sample, uncompressed_rle
+from .samples import PictureCache, boxes_from_masks, encode_mask, make_sample, uncompressed_rle
 
 CATEGORIES = ("disc", "ring", "square", "triangle", "star", "cross")
 
@@ -478,8 +478,8 @@ class ShapesDataset(Dataset):
     The image id of a scene is its index in the series. Two datasets of different seeds share no
     scene: train on one, evaluate on the other.
 
-    transform: called as ``transform(image, target)``. cache: keep each scene once rendered, about
-    50 KB at 128 x 128.
+    transform: called as ``transform(image, target)``. cache: keep scenes once rendered, about
+    50 KB at 128 x 128 each, up to ``CACHE_MB``; a number is megabytes.
     """
 
     def __init__(self, length, seed=0, size=(128, 128), transform=None, cache=False):
@@ -493,7 +493,8 @@ class ShapesDataset(Dataset):
         self.category_ids = list(range(1, len(CATEGORIES) + 1))
         self.image_ids = list(range(length))
         self.image_sizes = [self.size] * length
-        self._cache = {} if cache else None
+        self.file_names = [_file_name(i) for i in self.image_ids]
+        self._cache = PictureCache(length, cache)
 
     def __len__(self):
         return len(self.image_ids)
@@ -501,12 +502,22 @@ class ShapesDataset(Dataset):
     def scene(self, index):
         """The ``Scene`` behind the sample ``index``."""
         index = self.image_ids[index]
-        if self._cache is None:
-            return render_scene(self.seed, index, self.size)
-        if index not in self._cache:
-            scene = render_scene(self.seed, index, self.size)
-            self._cache[index] = Packed.pack(scene.image, scene.masks, scene.labels, scene.iscrowd)
-        return Scene(*self._cache[index].unpack())
+        if kept := self._cache.get(index):
+            image, masks, objects = kept
+            return Scene(image, masks, objects[:, 0], objects[:, 1].astype(bool))
+        scene = render_scene(self.seed, index, self.size)
+        objects = np.stack([scene.labels, scene.iscrowd.astype(np.int64)], 1)
+        self._cache.put(index, scene.image, scene.masks, objects)
+        return scene
+
+    def class_counts(self):
+        """How many objects of each class the scenes have, crowds apart: {name: count}."""
+        counts = dict.fromkeys(self.categories, 0)
+        for index in self.image_ids:
+            pieces, _ = _lay_out(Draws(self.seed, index, stream=0), self.size)
+            for piece in pieces:
+                counts[piece.parts[0].kind] += not piece.crowd
+        return counts
 
     def __getitem__(self, index):
         scene = self.scene(index)
@@ -519,13 +530,17 @@ class ShapesDataset(Dataset):
         return _coco_dict((self.scene(i) for i in self.image_ids), self.seed, self.size)
 
 
+def _file_name(index):
+    return f"{index:06d}.png"
+
+
 def _coco_dict(scenes, seed, size):
     images, annotations = [], []
     for image_id, scene in enumerate(scenes):
         images.append(
             {
                 "id": image_id,
-                "file_name": f"{image_id:06d}.png",
+                "file_name": _file_name(image_id),
                 "height": size[0],
                 "width": size[1],
             }
@@ -581,7 +596,7 @@ def write_coco(folder, images, seed=0, size=(128, 128)):
     def written():
         for index in tqdm(range(images), desc="shapes", unit="scene"):
             scene = render_scene(seed, index, size)
-            path = folder / "images" / f"{index:06d}.png"
+            path = folder / "images" / _file_name(index)
             picture = Image.fromarray(scene.image)
             with atomic_file(path) as file:
                 picture.save(file, "PNG", optimize=True)

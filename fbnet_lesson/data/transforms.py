@@ -91,12 +91,12 @@ class LargeScaleJitter(nn.Module):
         )
         masks, kept = self._move_masks(target, spans)
         boxes = torch.from_numpy(boxes_from_masks(masks.numpy()))
+        of_each = ("labels", "iscrowd", "has_mask")
         return tv_tensors.Image(canvas), {
             **target,
+            **{name: target[name][kept] for name in of_each if name in target},
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size),
-            "labels": target["labels"][kept],
             "masks": tv_tensors.Mask(masks),
-            "iscrowd": target["iscrowd"][kept],
         }
 
     def _draw(self, image_size):

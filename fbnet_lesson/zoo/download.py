@@ -20,9 +20,10 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from fbnet_lesson.files import CACHE_VARIABLE
+
 ATTEMPTS = 5  # as long as each of them brings something
 CHUNK = 1 << 16  # bytes read at once, at most
-CACHE_VARIABLE = "FBNET_LESSON_CACHE"
 
 
 class DownloadError(ValueError):
@@ -41,17 +42,6 @@ class Failure(Exception):
 
 class Interrupted(Failure):
     """The connection broke before the end of the file; what came so far is kept."""
-
-
-def cache_dir() -> Path:
-    """``$FBNET_LESSON_CACHE``, else ``fbnet_lesson`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``.
-
-    Source: XDG Base Directory Specification, where a relative ``$XDG_CACHE_HOME`` does not count.
-    """
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "fbnet_lesson"
 
 
 def download(url: str, path: Path, sha256: str | None = None, timeout: float = 30.0) -> Path:

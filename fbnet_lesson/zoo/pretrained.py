@@ -4,7 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fbnet_lesson.classification.published import pretrained
-from fbnet_lesson.zoo.download import cache_dir, download, download_from_hub
+from fbnet_lesson.files import cache_dir
+from fbnet_lesson.zoo.download import download, download_from_hub
 
 
 def pretrained_file(name: str) -> Path:

@@ -93,6 +93,16 @@ def _worst_first(overlaps: Tensor) -> Tensor:
     return suppress_greedily(overlaps.flip(0, 1)).flip(0)
 
 
+def _only_the_last_kept(overlaps: Tensor) -> Tensor:
+    keep, last = torch.ones(len(overlaps), dtype=torch.bool), 0
+    for i in range(1, len(overlaps)):
+        if overlaps[last, i]:
+            keep[i] = False
+        else:
+            last = i
+    return keep
+
+
 def _keep_indices(overlaps: Tensor) -> Tensor:
     return suppress_greedily(overlaps).nonzero().flatten()
 
@@ -487,6 +497,11 @@ EXERCISES = (
                 },
             ),
             Mistake(
+                "compares with the last kept box only",
+                "Every kept box removes what it overlaps, not only the one kept last.",
+                wrong=_only_the_last_kept,
+            ),
+            Mistake(
                 "says which boxes are removed",
                 "True stands for kept.",
                 edits={"return keep": "return ~keep"},
@@ -498,6 +513,8 @@ EXERCISES = (
             ),
         ),
         hint="One loop over i; inside, keep[i + 1:] and row i of overlaps behind the diagonal.",
+        difficulty=1,
+        minutes=8,
         plug=_with_greedy_step,
     ),
     Exercise(
@@ -588,6 +605,8 @@ EXERCISES = (
             ),
         ),
         hint="Four lines: sort, IoU of the sorted boxes, greedy step, indices of the given boxes.",
+        difficulty=2,
+        minutes=15,
         oracle=package.nms,
         draw=drawing.draw_box_answers,
         plug=_group_by_group,
@@ -654,6 +673,8 @@ EXERCISES = (
             ),
         ),
         hint="nms, with one more condition on the pairs; or nms for each group, then one order.",
+        difficulty=3,
+        minutes=15,
         oracle=package.batched_nms,
         draw=_draw_groups,
         plug=lambda learners: {"detection.nms.batched_nms": learners},
@@ -709,6 +730,8 @@ EXERCISES = (
             ),
         ),
         hint="For each image an IoU matrix [G, R]; an object is covered if any of its row is.",
+        difficulty=2,
+        minutes=8,
         draw=_draw_scenes,
     ),
 )
