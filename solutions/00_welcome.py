@@ -69,8 +69,8 @@ print("objects:", [CATEGORIES[k] for k in truth["labels"]])
 print("parameters:", sum(p.numel() for p in model.parameters()))
 
 # %%
-# alt: The same scene twice: a table with coloured toy pieces, partly hidden behind each other. On
-#      the right each of the five pieces has a box, a mask, a name and a score.
+# alt: The same scene twice: a table with coloured toy pieces, some cut off by the border. On the
+#      right each of the five pieces has a box, a mask, a name and a score.
 with torch.no_grad():
     (found,) = model([image])
 found = drawing.keep_detections(found, score=0.5)
@@ -297,6 +297,9 @@ for ax, score in zip(drawing.panels(3, height=2.6), (0.05, 0.5, 0.95), strict=Tr
     print(f"score >= {score}: {len(kept['boxes'])} detections")
 
 # %% [markdown]
+# At 0.95 the small piece on the left is lost. It is the one with the wrong name: the network calls
+# it a star, but with a score of 0.79 only. A score says how far the network trusts its own answer.
+#
 # Now decide. A camera counts the toys on a table after play. A piece that it misses stays lost
 # under the sofa; a piece that it invents costs a minute of searching. Which threshold would you
 # choose? Put it into the cell, and see what it does on some forty scenes. (A detection is right

@@ -265,8 +265,8 @@ def draw_parts(ax, channels: int, settings: list[tuple[int, int]], size=(14, 14)
 
 # %%
 # alt: Left, stacked bars of six blocks with 64 channels: expansion 6 costs twice as much as 3, and
-#      the black part, the depthwise convolution, is small in all. Right, its share falls with the
-#      channels, from over a third to under a tenth, and lies higher for larger kernels.
+#      the black part, the depthwise convolution, is small in all. Right, its share falls as
+#      channels are added, from between 0.4 and 0.8 to below 0.1; larger kernels lie higher.
 _, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 shares = draw_parts(left, 64, [(k, e) for e in (1, 3, 6) for k in (3, 5)])
 left.set_title("64 channels, 14 × 14 cells", fontsize=9)
@@ -467,23 +467,27 @@ from fbnet_lesson.course.exercises.lesson01 import squeeze_excite
 check(squeeze_excite)
 
 # %% [markdown]
-# **Plug it in.** `FBNetV3_A` has SE in half of its blocks. With yours inside, its trunk has to give
-# the same map (here are the size of the map, and the mean and the norm of its values), and how much
-# does SE cost it?
+# **Plug it in.** `FBNetV3_A` has SE in half of its blocks. With yours inside, the map at the
+# trunk's end has to be the same; what is printed of it is its length, in lengths of the package's.
 
 # %%
 torch.manual_seed(0)
 bigger = fl.create_model("d2go/faster_rcnn_fbnetv3a_C4", norm="BN").eval().backbone
 image = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+with torch.no_grad():
+    length = bigger(image)["trunk3"].norm()
 
 
-def last_map() -> str:
+def last_map() -> tuple[float, Tensor]:
     with torch.no_grad():
-        found = bigger(image)["trunk3"]
-    return f"{list(found.shape)}, mean {found.mean():.3f}, norm {found.norm():.2f}"
+        found = bigger(image)["trunk3"] / length
+    return round(found.norm().item(), 3), found
 
 
 compare(last_map, squeeze_excite=squeeze_excite)
+
+# %% [markdown]
+# And what does SE cost?
 
 # %%
 gated = [m for m in bigger.modules() if isinstance(m, blocks.SqueezeExcite)]

@@ -55,7 +55,7 @@ def test_the_report_counts_what_is_told_and_how(tmp_path, capsys):
     file.write_text(FOUR)
     report.main(str(file))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("   box_area · last pixel counted, and abs · ")
+    assert lines[0].startswith("   box_area · last pixel counted, and abs (")
     assert lines[1].startswith("     failed: ✗ box_area: counts the last pixel twice")
     assert lines[-2:] == [
         "0 right answers: 0 refused",

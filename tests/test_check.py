@@ -717,6 +717,7 @@ def test_a_limit_that_is_just_reached_never_interrupts_what_comes_after():
         (1, torch.tensor([1]), "returns a tensor, expected is an int"),
         (1.0, 1, None),
         (1.0, np.float32(1), None),
+        (np.float64(1), 2, "gives 2, expected 1"),
         (1.0, torch.tensor(1.0), None),
         (1.0, True, "returns a bool, expected is a float"),
         (1.0, 1.2, "gives 1.2, expected 1"),

@@ -340,6 +340,11 @@ ROUND_CHANNELS = Exercise(
             },
         ),
         Mistake(
+            "has 8 for the smallest value, whatever the divisor",
+            "With a divisor of 4 the smallest count is 4: max(divisor, ...).",
+            edits={"max(divisor, math": "max(8, math"},
+        ),
+        Mistake(
             "has 1 for the smallest value",
             "Even for a wish of 0 the count is the divisor: max(divisor, ...).",
             edits={"max(divisor, math": "max(1, math"},
@@ -637,6 +642,14 @@ SQUEEZE_EXCITE = Exercise(
             edits={").relu()": ")"},
         ),
         Mistake(
+            "has the ReLU behind the second layer, before the sigmoid",
+            "The ReLU stands between the layers; there, no gate could be below one half.",
+            edits={
+                "reduce_bias).relu()": "reduce_bias)",
+                "expand_bias).sigmoid()": "expand_bias).relu().sigmoid()",
+            },
+        ),
+        Mistake(
             "has a sigmoid in both places",
             "The first layer ends with a ReLU; only the second one makes gates.",
             edits={"reduce_bias).relu()": "reduce_bias).sigmoid()"},
@@ -713,6 +726,11 @@ SQUEEZE_EXCITE = Exercise(
             "Broadcasting lines up the last axes, C with the columns: make it [N, C, 1, 1] first. "
             "Where the sizes agree by chance there is no error, only a wrong answer.",
             edits={"gates[:, :, None, None]": "gates"},
+        ),
+        Mistake(
+            "lines the gates of the channels up with the columns",
+            "[N, 1, 1, C] puts C where W is. The channels are axis 1: gates[:, :, None, None].",
+            edits={"gates[:, :, None, None]": "gates[:, None, None, :]"},
         ),
         Mistake(
             "forgets the bias of the first layer",

@@ -154,6 +154,14 @@ def image_by_image(
     return running_mean, running_var
 
 
+def mean_of_variances(
+    running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    mean, _ = running_update(running_mean, running_var, x, momentum)
+    var = x.flatten(2).var(2).mean(0)  # (N, C) -> (C,)
+    return mean, (1 - momentum) * running_var + momentum * var
+
+
 def running_update_inside(function):
     """The learner's update in every ``nn.BatchNorm2d`` that trains."""
 
@@ -233,6 +241,10 @@ def of_a_sample(means: Tensor, variances: Tensor, worker_weights: Tensor):
     mean, var = pool_statistics(means, variances, worker_weights)
     total = worker_weights.sum().clamp(min=1)
     return mean, var * total / (total - 1).clamp(min=1)
+
+
+def with_images_or_without(means: Tensor, variances: Tensor, worker_weights: Tensor):
+    return pool_statistics(means, variances, (worker_weights.sum() > 0) * torch.ones(len(means)))
 
 
 # ------------------------------------------------------------------------------ cases and figures
@@ -632,6 +644,12 @@ EXERCISES = (
                 edits={"x.mean((0, 2, 3))": "x.mean((2, 3))", "x.var((0, 2, 3)": "x.var((2, 3)"},
             ),
             Mistake(
+                "averages the variances of the images",
+                "The images' means differ too, and that belongs to the variance: take it over all "
+                "values of a channel at once.",
+                wrong=mean_of_variances,
+            ),
+            Mistake(
                 "moves once for every image",
                 "The whole batch is one step: all its images make one mean and one variance.",
                 wrong=image_by_image,
@@ -680,6 +698,12 @@ EXERCISES = (
                 },
             ),
             Mistake(
+                "uses the weights only to see whether there are any images",
+                "Four images count four times as much as one: multiply by worker_weights / their "
+                "sum.",
+                wrong=with_images_or_without,
+            ),
+            Mistake(
                 "divides by the number of workers",
                 "The shares have to add up to one: divide by the sum of the weights.",
                 edits={"worker_weights.sum().clamp(min=1)": "len(worker_weights)"},
@@ -725,6 +749,11 @@ EXERCISES = (
                 "A vector of one share a worker meets the last dimension, C. With [:, None] it has "
                 "shape (workers, 1) and meets the workers.",
                 edits={")[:, None]": ")"},
+            ),
+            Mistake(
+                "measures the means from their plain average",
+                "The variance is about the pooled mean, in which workers count by their weights.",
+                edits={"(means - mean) ** 2": "(means - means.mean(0)) ** 2"},
             ),
             Mistake(
                 "takes the means' distance from zero",
