@@ -64,8 +64,8 @@ drawing.small_figures()
 #
 # The region proposal network (RPN) is a small convolutional head on the last feature map. For
 # each of the 15 anchors of a cell it gives one *objectness* logit, "is there an object?", and four
-# *deltas*, "how has this anchor to move to lie on it?". We run it on 50 scenes at once; crowds are left
-# out of the truth, as training leaves them out.
+# *deltas*, "how has this anchor to move to lie on it?". We run it on 50 scenes at once; crowds are
+# left out of the truth, as training leaves them out.
 
 # %%
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
