@@ -691,8 +691,8 @@ def picture(threshold: float):
 explore(picture, threshold=ipywidgets.FloatSlider(0.5, min=0.05, max=1.0, step=0.05))
 
 # %%
-# alt: One crowded scene at three thresholds. At 0.1 one of two neighbours has lost its box, at 0.5
-#      each object has one, at 0.9 several objects carry a bundle of boxes.
+# alt: A scene with two crosses side by side, at three thresholds. At 0.1 one cross has no box, at
+#      0.5 every object has one box, at 0.9 both crosses carry a bundle of boxes.
 for ax, threshold in zip(drawing.panels(3, height=2.6), (0.1, 0.5, 0.9), strict=True):
     shown_boxes = after_last_nms(crowd, threshold)
     count = len(shown_boxes["boxes"])

@@ -559,8 +559,8 @@ def draw_both(axes, x: float) -> None:
     at, pooled, aligned = pool_both(x)
     drawing.show_map(axes[0], hill, f"map, box from x = {x:g} cells", vmax=10)
     drawing.draw_boxes(axes[0], at, width=2)
-    drawing.value_grid(axes[1], pooled, "ROIPool")
-    drawing.value_grid(axes[2], aligned, "ROIAlign")
+    drawing.value_grid(axes[1], pooled, "ROIPool", scale=hill)  # one scale of grey for all
+    drawing.value_grid(axes[2], aligned, "ROIAlign", scale=hill)
 
 
 def picture(x: float):
