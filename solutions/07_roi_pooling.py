@@ -705,9 +705,10 @@ print("share of objects that a perfect mask brings to IoU 0.95:", reach)
 # %% [markdown]
 # ## What the documentation gets wrong
 #
-# **Which resolution belongs to which head.** A widely read page on FBNet's detectors lists two
-# pooler resolutions, 6 and 14, and says of both that they are "before the mask predictor". 14 is
-# the mask head's; 6 is the box head's.
+# **Which resolution belongs to which head.** The page *FBNetV3* of Hasty's wiki, which is now
+# CloudFactory's, lists "Pooler Resolution (Mask)", 14, and "(Box)", 6, and says of both that
+# proposals are pooled to that size before they go to the mask predictor. 14 is the mask head's; 6
+# is the box head's.
 
 # %%
 for name in ("lesson/mask_rcnn_tiny", "d2go/mask_rcnn_fbnetv3a_dsmask_C4"):
