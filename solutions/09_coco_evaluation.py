@@ -44,7 +44,7 @@ from fbnet_lesson.course.exercises import lesson09 as plain
 from fbnet_lesson.data.shapes import ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
 from fbnet_lesson.detection.boxes import box_iou
-from fbnet_lesson.training import evaluation
+from fbnet_lesson.training import detecting, scoring
 
 torch.set_num_threads(1)  # one order of additions: the same digits on every machine
 drawing.small_figures()
@@ -53,7 +53,7 @@ drawing.small_figures()
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
 scenes = ShapesDataset(100, seed=0, transform=eval_transform())
 truth = scenes.coco_ground_truth()
-found, _ = evaluation.detect(model, scenes)
+found = detecting.detect(model, scenes).results
 print(len(truth["annotations"]), "objects,", len(found), "detections")
 print("a detection:", {k: v for k, v in found[0].items() if k in ("image_id", "category_id")})
 print("box:", [round(v) for v in found[0]["bbox"]], f"score: {found[0]['score']:.2f}")
@@ -132,7 +132,7 @@ check(match_detections)
 
 # %%
 def box_ap() -> dict[str, float]:
-    scores = evaluation.average_precision(truth, found, "bbox")
+    scores = scoring.average_precision(truth, found, "bbox")
     return {name: round(scores[name], 4) for name in ("AP", "AP50", "AP75", "AR100")}
 
 
@@ -291,8 +291,8 @@ check(class_ap)
 # %%
 for kind in ("bbox", "segm"):
     ours = plain.summary(truth, found, kind, ap=mine(class_ap), match=mine(match_detections))
-    theirs = evaluation.average_precision(truth, found, kind)
-    names = evaluation.SUMMARY
+    theirs = scoring.average_precision(truth, found, kind)
+    names = scoring.SUMMARY
     print(kind, " ".join(f"{name} {ours[name]:.3f}" for name in names[:6]))
     print("    ", " ".join(f"{name} {ours[name]:.3f}" for name in names[6:]))
     gaps = [abs(ours[name] - theirs[name]) for name in names if ours[name] == ours[name]]
@@ -333,7 +333,7 @@ changed = {
     "whole pixels": [{**r, "bbox": [round(v) for v in r["bbox"]]} for r in found],
     "only over 0.5": [r for r in found if r["score"] > 0.5],
 }
-scores = {k: evaluation.average_precision(truth, v, "bbox") for k, v in changed.items()}
+scores = {k: scoring.average_precision(truth, v, "bbox") for k, v in changed.items()}
 for name, of in scores.items():
     columns = [f"{key} {of[key]:.2f}" for key in ("AP", "AP50", "AP75", "AR100")]
     print(f"{name:18s}{len(changed[name]):6d} boxes  ", "  ".join(columns))
@@ -485,7 +485,7 @@ def weighted_ap(curves: list, weights: Tensor) -> Tensor:
 
 # %%
 fewer = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", post_nms_topk=(100, 20)).eval()
-found_by_fewer, _ = evaluation.detect(fewer, scenes)
+found_by_fewer = detecting.detect(fewer, scenes).results
 drawn = torch.randint(100, (500, 100), generator=torch.Generator().manual_seed(0))
 weights = torch.nn.functional.one_hot(drawn, 100).sum(1).double()  # (500, 100): how often each
 a, b = flags(found), flags(found_by_fewer)
@@ -579,7 +579,7 @@ patients = {
 
 # %%
 for name, patient in patients.items():
-    of = evaluation.average_precision(truth, patient, "bbox")
+    of = scoring.average_precision(truth, patient, "bbox")
     print(f"{name}: AP {of['AP']:.2f}, AP50 {of['AP50']:.2f}, AR100 {of['AR100']:.2f}")
     examine(patient)
 
@@ -595,7 +595,7 @@ answers = dict(zip("ABCDEFGH", ("other size", "other order", "images missing", "
                                 "scores reversed", "image ids", "0..1", "labels shifted"),
                    strict=True))  # fmt: skip
 for name, patient in patients.items():
-    metrics = {"box": evaluation.average_precision(truth, patient, "bbox")}
+    metrics = {"box": scoring.average_precision(truth, patient, "bbox")}
     said = [s for s in explain(truth, patient, metrics) if "undefined" not in s]
     print(f"{name}: {said[-1]}")
 reveal(diagnosis, answers)

@@ -490,8 +490,9 @@ def test_only_what_scores_enough_is_found(run):
 def test_predicting_nothing_writes_an_empty_list(run, tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     model, names = load_run(run)
-    ((file, results),) = predict_files(model, [tmp_path / "a.png"], tmp_path, names, score=1.0)
-    assert results == [] and json.loads((tmp_path / "detections.json").read_text()) == []
+    (done,) = predict_files(model, [tmp_path / "a.png"], tmp_path, names, score=1.0)
+    file = done.file
+    assert done.results == [] and json.loads((tmp_path / "detections.json").read_text()) == []
     assert np.array_equal(np.array(Image.open(file)), np.array(Image.open(tmp_path / "a.png")))
 
 

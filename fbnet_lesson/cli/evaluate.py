@@ -39,6 +39,10 @@ def evaluate(
     exif: EXIF = None,
     classes: CLASSES = None,
     map_classes: MAP_CLASSES = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="score this file of COCO results against --data, instead of a model"),
+    ] = None,
     max_dets: Annotated[
         int, typer.Option(min=1, help="detections of a class in an image that are scored")
     ] = 100,
@@ -52,8 +56,12 @@ def evaluate(
     from fbnet_lesson.training import distributed
     from fbnet_lesson.training.checkpoint import write_json
     from fbnet_lesson.training.detecting import detect
-    from fbnet_lesson.training.evaluation import metrics_of, table
+    from fbnet_lesson.training.evaluation import metrics_of
 
+    if predictions is not None:
+        if run or model or weights or set_:
+            raise ValueError("--predictions has no model: leave out --run, --model and --weights")
+        return evaluate_predictions(predictions, data, images, max_dets, out)
     refuse_classifier("eval", model)
     if out is not None:
         check_out(out)
@@ -69,14 +77,43 @@ def evaluate(
         found = detect(detector.to(chosen), dataset, batch_size=batch_size)
         if distributed.is_first():
             metrics = metrics_of(detector, dataset, found, max_dets)
-            typer.echo(f"{metrics['images']} images, {metrics['detections']} detections")
-            typer.echo(table(metrics))
+            say(dataset.coco_ground_truth(), found.results, metrics)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 write_json(out / "eval.json", metrics)
                 write_json(out / "detections.json", found.results)
     finally:
         distributed.stop()
+
+
+def evaluate_predictions(
+    predictions: Path, data: str, images: str | None, max_dets: int, out: Path | None
+) -> None:
+    """Score anybody's COCO results; of the data set only the annotation file is needed."""
+    from fbnet_lesson.training.checkpoint import write_json
+    from fbnet_lesson.training.results import read_results, read_truth, score_results
+
+    if data == "shapes" or images is not None:
+        raise ValueError("--predictions needs --data ANNOTATIONS.json, and no --images")
+    if out is not None:
+        check_out(out)
+    truth, found = read_truth(data), read_results(predictions)
+    metrics = score_results(truth, found, max_dets)
+    say(truth, found, metrics)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "eval.json", metrics)
+
+
+def say(truth: dict[str, Any], found: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+    """The table, and what stands behind odd numbers."""
+    from fbnet_lesson.training.evaluation import table
+    from fbnet_lesson.training.explain import explain
+
+    typer.echo(f"{metrics['images']} images, {metrics['detections']} detections")
+    typer.echo(table(metrics))
+    for sentence in explain(truth, found, metrics):
+        typer.echo(sentence)
 
 
 def check_classes(names: list[str], dataset: Any, known: list[str] | None) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 from torch import nn
 
 from fbnet_lesson.training import distributed
-from fbnet_lesson.training.detecting import Found, detect
+from fbnet_lesson.training.detecting import Found, detect, detections_to_coco
 from fbnet_lesson.training.scoring import MAX_DETS, SUMMARY, score
+
+__all__ = [
+    "detect", "detections_to_coco", "evaluate", "headline", "metrics_of", "score", "table",
+]  # fmt: skip
 
 
 def evaluate(

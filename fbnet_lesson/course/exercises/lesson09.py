@@ -16,7 +16,7 @@ from torch import Tensor
 from fbnet_lesson.course import drawing
 from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.exercise import Case, Exercise, Mistake
-from fbnet_lesson.training.evaluation import SUMMARY
+from fbnet_lesson.training.scoring import SUMMARY
 
 
 def match_detections(ious: Tensor, ignored: Tensor, crowd: Tensor, iou_threshold: float) -> Tensor:
@@ -189,7 +189,7 @@ def recall_of(images: list[dict], iou_threshold: float, match=match_detections) 
 def summary(
     truth: dict, found: list[dict], iou_type: str = "bbox", ap=class_ap, match=match_detections
 ) -> dict[str, float]:
-    """COCO's twelve numbers by the names of ``training.evaluation.SUMMARY``, and ``per_class``."""
+    """COCO's twelve numbers by the names of ``training.scoring.SUMMARY``, and ``per_class``."""
     classes = {c["name"]: images_of_class(truth, found, c["id"], iou_type) for c in
                truth["categories"]}  # fmt: skip
 
@@ -339,30 +339,26 @@ def _only_counted_objects(images, iou_threshold, low, high, points):
 # How a learner's function gets into ``evaluate``: the plain form takes pycocotools' place.
 
 
+def _evaluation(**parts) -> dict:
+    def average(truth, found, iou_type, max_dets=100):
+        return summary(truth, found, iou_type, **parts)
+
+    return {"training.scoring.average_precision": average}
+
+
 def _in_the_evaluation(name: str):
     def replacements(function):
-        return {
-            "training.evaluation.average_precision": summary,
-            f"course.exercises.lesson09.{name}": function,
-        }
+        return _evaluation() | {f"course.exercises.lesson09.{name}": function}
 
     return replacements
 
 
 def _whole_ap(function):
-    def average(truth, found, iou_type):
-        return summary(truth, found, iou_type, ap=function)
-
-    return {"training.evaluation.average_precision": average}
+    return _evaluation(ap=function)
 
 
 def _matching(function):
-    def average(truth, found, iou_type):
-        return summary(truth, found, iou_type, match=function)
-
-    return _in_the_evaluation("match_detections")(function) | {
-        "training.evaluation.average_precision": average
-    }
+    return _in_the_evaluation("match_detections")(function) | _evaluation(match=function)
 
 
 # Cases.
