@@ -467,23 +467,27 @@ from fbnet_lesson.course.exercises.lesson01 import squeeze_excite
 check(squeeze_excite)
 
 # %% [markdown]
-# **Plug it in.** `FBNetV3_A` has SE in half of its blocks. With yours inside, its trunk has to give
-# the same map (here are the size of the map, and the mean and the norm of its values), and how much
-# does SE cost it?
+# **Plug it in.** `FBNetV3_A` has SE in half of its blocks. With yours inside, the map at the
+# trunk's end has to be the same; what is printed of it is its length, in lengths of the package's.
 
 # %%
 torch.manual_seed(0)
 bigger = fl.create_model("d2go/faster_rcnn_fbnetv3a_C4", norm="BN").eval().backbone
 image = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+with torch.no_grad():
+    length = bigger(image)["trunk3"].norm()
 
 
-def last_map() -> str:
+def last_map() -> tuple[float, Tensor]:
     with torch.no_grad():
-        found = bigger(image)["trunk3"]
-    return f"{list(found.shape)}, mean {found.mean():.3f}, norm {found.norm():.2f}"
+        found = bigger(image)["trunk3"] / length
+    return round(found.norm().item(), 3), found
 
 
 compare(last_map, squeeze_excite=squeeze_excite)
+
+# %% [markdown]
+# And what does SE cost?
 
 # %%
 gated = [m for m in bigger.modules() if isinstance(m, blocks.SqueezeExcite)]

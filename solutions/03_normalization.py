@@ -520,9 +520,10 @@ print("one other picture loses more:", own_ap[0] - others_ap[0] > 0.03)
 print("16 are nearly enough:", min(own_ap[-1], others_ap[-1]) > trained - 0.04)
 
 # %%
-# alt: Left, the error of a batch's mean falls with the number of pictures, far more slowly than it
-#      would for independent values. Right, box AP rises with that number: from 0.75 for the own
-#      batch and 0.65 for other pictures to nearly that of the trained detector, a dotted line.
+# alt: Left, the error of a batch's mean falls with the number of pictures, about as one over its
+#      root; in the last layer it is less than half as large as in the first. Right, box AP rises
+#      with that number: from 0.75 for the own batch and 0.65 for other pictures to nearly that of
+#      the trained detector, a dotted line.
 left, right = drawing.panels(2, height=2.8)
 for name, style in (("first", "o-"), ("last", "s--")):
     left.plot(SIZES, errors[name], style, color="black", label=f"{name} layer of the trunk")
