@@ -378,7 +378,8 @@ BOX_IOU = Exercise(
             wrong=only_two_axes,
         ),
     ),
-    hint="Intersection first: from the larger x1 to the smaller x2, not below 0; the same along y.",
+    hint="The shared part goes from the larger x1 to the smaller x2, never below 0; along y as "
+    "well. Where the union is 0, 0 / 0 would be nan.",
     draw=draw_iou,
     difficulty=2,
     minutes=10,
