@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.classification.published import PRETRAINED, Pretrained
+from fbnet_lesson.cli.threads import wait_politely
 from fbnet_lesson.course import workbook
 from fbnet_lesson.course.build import LessonError
 from fbnet_lesson.data import CATEGORIES, ShapesDataset, write_coco
@@ -277,7 +278,7 @@ def test_weights_of_another_number_of_classes_start_a_training_without_their_pre
     train = ["train", "--data", tmp_path / "one.json", "--images", images, *FEW, *SMALL]
     result = call(*train, "--out", tmp_path / "run", "--weights", run / "model.safetensors")
     assert result.exit_code == 0, result.output
-    assert "num_classes (or class_agnostic) differs: roi_heads.box_head." in result.output
+    assert "because num_classes differs: roi_heads.box_head." in result.output
 
 
 def test_evaluation_writes_what_it_found(run, tmp_path):
@@ -489,8 +490,9 @@ def test_only_what_scores_enough_is_found(run):
 def test_predicting_nothing_writes_an_empty_list(run, tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     model, names = load_run(run)
-    ((file, results),) = predict_files(model, [tmp_path / "a.png"], tmp_path, names, score=1.0)
-    assert results == [] and json.loads((tmp_path / "detections.json").read_text()) == []
+    (done,) = predict_files(model, [tmp_path / "a.png"], tmp_path, names, score=1.0)
+    file = done.file
+    assert done.results == [] and json.loads((tmp_path / "detections.json").read_text()) == []
     assert np.array_equal(np.array(Image.open(file)), np.array(Image.open(tmp_path / "a.png")))
 
 
@@ -524,3 +526,28 @@ def test_a_run_remembers_its_rows(tmp_path):
     assert str(tmp_path) not in json.dumps(noted["model_config"])
     result = call("eval", "--run", out, "--length", 2)
     assert result.exit_code == 0, result.output
+
+
+# ---------------------------------------------------------------------------------------- threads
+
+
+def test_threads_wait_politely_unless_the_user_has_a_say_in_it():
+    environment = {"PATH": "/bin"}
+    wait_politely(environment)
+    assert environment == {"PATH": "/bin", "GOMP_SPINCOUNT": "10000"}
+    for name in ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
+        environment = {name: "1"}
+        wait_politely(environment)
+        assert environment == {name: "1"}
+
+
+def test_the_command_line_sets_it_before_torch_is_there():
+    code = (
+        "import os, sys; import fbnet_lesson.cli; "
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["10000", "False"]

@@ -1,13 +1,19 @@
 """The detector as users call it: what it takes, what it gives, and every knob."""
 
 from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
 
 import fbnet_lesson as fl
+from fbnet_lesson.data import ShapesDataset, eval_transform
+from fbnet_lesson.detection import detector, rpn
 from fbnet_lesson.detection.box_head import select_detections
+from fbnet_lesson.detection.boxes import box_area, box_iou, intersections
 from fbnet_lesson.detection.detector import resized_size
+from fbnet_lesson.detection.mask_head import mask_in_box
+from fbnet_lesson.detection.matching import spare_crowds
 
 TINY = "lesson/mask_rcnn_tiny"
 
@@ -87,16 +93,110 @@ def test_images_without_objects_train_too():
         assert buffer.isfinite().all(), name
 
 
-def test_crowds_are_left_out_of_training():
-    model = make()
+def test_a_crowd_is_neither_an_object_nor_background():
+    """Its region takes no part: the losses are those of all anchors and proposals elsewhere."""
+    everything = {"rpn_batch_size_per_image": 10**6, "roi_batch_size_per_image": 10**6}
     image, target = scene(objects=2)
-    one = {key: value[:1] for key, value in target.items()}
-    target["iscrowd"] = torch.tensor([False, True])
-    seeded = [t | {"sampling_seed": 3} for t in (one, target)]
-    first, second = (losses_of(model, (image, t)) for t in seeded)
-    assert first == second
-    crowd_only = target | {"iscrowd": torch.tensor([True, True])}
-    assert losses_of(model, (image, crowd_only))["loss_mask"] == 0
+    seen = {"rpn": [], "roi": []}
+
+    def spy(kind, labels, boxes, crowds, *thresholds):
+        result = spare_crowds(labels, boxes, crowds, *thresholds)
+        seen[kind].append((boxes, crowds, labels, result))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, module in (("rpn", rpn), ("roi", detector)):
+            patch.setattr(module, "spare_crowds", partial(spy, kind))
+        losses_of(make(**everything), (image, target | {"iscrowd": [0, 1]}))
+    for kind in ("rpn", "roi"):
+        ((boxes, crowd, before, after),) = seen[kind]
+        inside = (intersections(crowd, boxes)[0] >= 0.5 * box_area(boxes)) & (before == 0)
+        assert inside.any() and (after[inside] == -1).all(), kind
+        assert (box_iou(crowd, boxes)[0][after == 0] < 0.5).all(), kind
+        assert torch.equal(after[before == 1], before[before == 1]), kind  # the object beside it
+
+
+def test_crowds_alone_give_no_object_and_no_mask_to_learn():
+    image, target = scene(objects=2)
+    losses = losses_of(make(), (image, target | {"iscrowd": torch.tensor([True, True])}))
+    assert losses["loss_mask"] == losses["loss_box_reg"] == losses["loss_rpn_loc"] == 0
+
+
+def test_what_a_crowd_is_of_changes_nothing():
+    image, target = scene(objects=2)
+    one = target | {"iscrowd": [False, True], "sampling_seed": 3}
+    other = one | {"labels": torch.tensor([0, 4]), "masks": target["masks"][[0, 0]]}
+    model = make()
+    assert losses_of(model, (image, one)) == losses_of(model, (image, other))
+
+
+def test_an_object_without_a_mask_takes_no_part_in_the_mask_loss_and_in_all_others():
+    image, target = scene(objects=2)
+    seeded = target | {"sampling_seed": 3}
+    wrong = seeded | {"masks": torch.stack([target["masks"][0], ~target["masks"][1]])}
+    model = make()
+    plain, marked, nonsense = (
+        losses_of(model, (image, t))
+        for t in (seeded, seeded | {"has_mask": [True, False]}, wrong | {"has_mask": [1, 0]})
+    )
+    assert marked == nonsense and marked["loss_mask"] != plain["loss_mask"]
+    assert all(marked[name] == plain[name] for name in plain if name != "loss_mask")
+    assert losses_of(model, (image, seeded | {"has_mask": [False] * 2}))["loss_mask"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boxes": [[8, 10, 40, 34], [48, 30, 80, 54]]},
+        {"boxes": torch.tensor([[8, 10, 40, 34], [48, 30, 80, 54]])},
+        {"boxes": torch.tensor([[8.0, 10, 40, 34], [48, 30, 80, 54]]).double()},
+        {"boxes": torch.tensor([[8.0, 10, 40, 34], [48, 30, 80, 54]]).half()},
+        {"labels": [0, 1]},
+        {"labels": torch.tensor([0, 1], dtype=torch.uint8)},
+        {"masks": scene()[1]["masks"].to(torch.uint8) * 255},
+        {"masks": scene()[1]["masks"].double()},
+        {"masks": scene()[1]["masks"].tolist()},
+        {"iscrowd": [0, 0]},
+    ],
+    ids=["box lists", "int64", "float64", "float16", "label list", "uint8 labels", "uint8 masks",
+         "float masks", "mask lists", "crowd list"],
+)  # fmt: skip
+def test_the_same_target_in_another_form_gives_the_same_losses(changes):
+    image, target = scene()
+    seeded = target | {"sampling_seed": 3}
+    model = make()
+    assert losses_of(model, (image, seeded | changes)) == losses_of(model, (image, seeded))
+
+
+def test_an_image_in_double_precision_gives_the_same_losses():
+    image, target = scene()
+    seeded, model = target | {"sampling_seed": 3}, make()
+    assert losses_of(model, (image.double(), seeded)) == losses_of(model, (image, seeded))
+
+
+def test_a_box_over_the_border_is_clipped():
+    image, target = scene()
+    over, at = (target["boxes"].clone() for _ in range(2))
+    over[0, 0], at[0, 0] = -40.0, 0.0
+    first, second = ({**target, "boxes": b, "sampling_seed": 3} for b in (over, at))
+    model = make()
+    assert losses_of(model, (image, first)) == losses_of(model, (image, second))
+
+
+def test_small_masks_pasted_are_the_masks_that_the_model_gives():
+    model = make(weights="shapes", score_threshold=0.3).eval()
+    scenes = ShapesDataset(2, seed=5, size=(96, 160), transform=eval_transform())
+    images = [scenes[0][0], scenes[1][0][:, :70, 20:]]  # the latter cuts objects at its border
+    with torch.no_grad():
+        whole, small = model(images), model.detect(images)
+    for a, b, image in zip(whole, small, images, strict=True):
+        assert b["size"] == tuple(image.shape[1:]) and len(a["masks"])
+        assert all(torch.equal(a[key], b[key]) for key in ("boxes", "labels", "scores"))
+        for mask, logits, box in zip(a["masks"], b["mask_logits"], b["boxes"], strict=True):
+            part, (y, x) = mask_in_box(logits, box, b["size"])
+            pasted = torch.zeros_like(mask)
+            pasted[y : y + part.shape[0], x : x + part.shape[1]] = part
+            assert torch.equal(pasted, mask)
 
 
 def test_the_sampling_seed_of_an_image_fixes_what_is_drawn():
@@ -297,6 +397,17 @@ BAD_TARGETS = [
     (broken(labels=torch.tensor([0])), r"'labels'\] has shape \(1,\); expected \[2\]"),
     (broken(labels=torch.tensor([0, 6])), "labels'] run from 0 to 6; allowed: 0 to 5"),
     (broken(masks=torch.zeros(2, 9, 9, dtype=torch.bool)), r"masks'\] has shape \(2, 9, 9\)"),
+    (broken(boxes=torch.tensor([[0.1, 0.1, 0.5, 0.5]] * 2)), "within 0..1.*multiply x by 128"),
+    (broken(boxes=torch.tensor([[0.0, 0, 9, 9], [-9, -9, -1, -1]])), "boxes'.*1. is .*outside"),
+    (broken(boxes=torch.tensor([[0.0, 0, 9, float("nan")]] * 2)), "boxes'.*0. is .*nan"),
+    (broken(boxes=[[1, 2, 3], [4, 5, 6]]), r"shape \(2, 3\); expected \[N, 4\]"),
+    (broken(boxes=[[1, 2, 3, 4], [5]]), "'boxes'.: no tensor of this list"),
+    (broken(boxes="1 2 3 4"), "'boxes'.: no tensor of this str"),
+    (broken(labels=torch.tensor([0.0, 1.0])), "labels'. are torch.float32; expected int64"),
+    (broken(labels=["disc", "ring"]), "'labels'.: no tensor of this list"),
+    (broken(iscrowd=[0]), r"'iscrowd'. has shape \(1,\); expected \[2\]"),
+    (broken(has_mask=[1, 1, 1]), r"'has_mask'. has shape \(3,\); expected \[2\]"),
+    ((scene()[0], []), r"targets\[0\] is list; expected a dict"),
 ]
 
 
@@ -312,6 +423,15 @@ def test_bad_images_are_named():
         model([torch.zeros(3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
     with pytest.raises(ValueError, match=r"images\[0\] has shape \(1, 8, 8\)"):
         model([torch.zeros(1, 8, 8)])
+    with pytest.raises(ValueError, match=r"images\[0\] is ndarray; expected a float tensor"):
+        model([torch.zeros(3, 8, 8).numpy()])
+    with pytest.raises(ValueError, match=r"images\[1\] runs from 0 to 255; expected 0..1"):
+        model([torch.zeros(3, 8, 8), torch.linspace(0, 255, 192).reshape(3, 8, 8)])
+    with pytest.raises(ValueError, match=r"images\[0\] runs from -2 to 2; expected 0..1"):
+        model([torch.linspace(-2, 2, 192).reshape(3, 8, 8)])
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=r"images\[0\] holds NaN or infinite values"):
+            model([torch.full((3, 8, 8), value)])
     with pytest.raises(ValueError, match="images is one tensor"):
         model(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="images is empty"):

@@ -4,15 +4,18 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import fbnet_lesson as fl
+from fbnet_lesson.cli import app
 from fbnet_lesson.data.shapes import ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
 from fbnet_lesson.training.config import TrainConfig
-from fbnet_lesson.training.evaluation import average_precision, detect
+from fbnet_lesson.training.detecting import detect
 from fbnet_lesson.training.explain import explain
 from fbnet_lesson.training.loop import train
 from fbnet_lesson.training.results import read_results, read_truth, score_results
+from fbnet_lesson.training.scoring import average_precision
 
 TINY = "lesson/mask_rcnn_tiny"
 
@@ -28,7 +31,7 @@ def truth(scenes):
 
 
 def boxes_of(model, scenes):
-    found, _ = detect(model.eval(), scenes)
+    found = detect(model.eval(), scenes).results
     return [{k: v for k, v in r.items() if k != "segmentation"} for r in found]
 
 
@@ -200,7 +203,7 @@ def test_a_file_of_results_scores_as_the_model_does(scenes, truth, good, tmp_pat
 
 
 def test_masks_alone_give_boxes_too(scenes, truth, tmp_path):
-    found, _ = detect(fl.create_model(TINY, weights="shapes").eval(), scenes)
+    found = detect(fl.create_model(TINY, weights="shapes").eval(), scenes).results
     (tmp_path / "found.json").write_text(
         json.dumps([{k: v for k, v in r.items() if k != "bbox"} for r in found])
     )
@@ -238,3 +241,20 @@ def test_a_truth_that_is_none_is_named(tmp_path):
         read_truth(file)
     with pytest.raises(ValueError, match="cannot read"):
         read_truth(tmp_path / "absent.json")
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def test_eval_says_of_a_file_of_predictions_what_is_wrong_with_it(truth, good, tmp_path):
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    spoil, sentence = CLINIC["xyxy for xywh"]
+    (tmp_path / "found.json").write_text(json.dumps(spoil(good)))
+    options = ["--predictions", str(tmp_path / "found.json"), "--data"]
+    result = CliRunner().invoke(app, ["eval", *options, str(tmp_path / "truth.json")])
+    assert result.exit_code == 0, result.output
+    assert f"40 images, {len(good)} detections" in result.output and sentence in result.output
+    result = CliRunner().invoke(app, ["eval", *options, str(tmp_path / "absent.json")])
+    assert result.exit_code == 2 and "absent.json" in result.output
+    result = CliRunner().invoke(app, ["eval", *options, "shapes"])
+    assert result.exit_code == 2 and "--predictions needs --data" in result.output

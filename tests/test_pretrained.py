@@ -64,7 +64,7 @@ def test_for_other_classes_the_last_layer_stays_random_and_that_is_printed(publi
     model = fl.create_model(F1, num_classes=3, weights="pretrained")
     assert same(model.backbone, source.backbone)
     assert model.head.classifier.out_features == 3
-    assert "num_classes (or class_agnostic) differs: head.classifier" in capsys.readouterr().out
+    assert "because num_classes differs: head.classifier" in capsys.readouterr().out
 
 
 def test_without_a_head_the_published_backbone_is_loaded(published):

@@ -7,15 +7,9 @@ from pycocotools import mask as rle
 from torch import nn
 from training_stand_in import Squares, StandIn
 
-from fbnet_lesson.training.evaluation import (
-    average_precision,
-    detect,
-    detections_to_coco,
-    encode_masks,
-    evaluate,
-    headline,
-    table,
-)
+from fbnet_lesson.training.detecting import detect, detections_to_coco, encode_masks
+from fbnet_lesson.training.evaluation import evaluate, headline, table
+from fbnet_lesson.training.scoring import average_precision
 
 
 class Oracle(nn.Module):
@@ -163,12 +157,12 @@ def test_masks_are_encoded_as_pycocotools_does_one_by_one():
 def test_the_batch_size_does_not_change_what_is_found():
     model = StandIn()
     assert detect(model, Squares(7), batch_size=1) == detect(model, Squares(7), batch_size=1)
-    one, _ = detect(model, Squares(7), batch_size=1)
-    three, _ = detect(model, Squares(7), batch_size=3)
+    one = detect(model, Squares(7), batch_size=1).results
+    three = detect(model, Squares(7), batch_size=3).results
     assert [d["image_id"] for d in one] == [d["image_id"] for d in three]
 
 
 def test_the_table_has_a_row_for_boxes_and_masks_and_a_line_for_each_class():
     lines = table(evaluate(Oracle(Squares(6)), Squares(6))).splitlines()
     assert lines[1].split()[:2] == ["box", "1.000"] and lines[2].split()[:2] == ["mask", "1.000"]
-    assert lines[3:] == ["red: mask AP 1.000", "green: mask AP 1.000"]
+    assert lines[3:] == ["red: mask AP 1.000, 4 objects", "green: mask AP 1.000, 4 objects"]

@@ -3,12 +3,17 @@
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import os
+
 import typer
 
 from fbnet_lesson.cli import bench, course, data, evaluate, models, predict, train
 from fbnet_lesson.cli.data import training_data
+from fbnet_lesson.cli.threads import wait_politely
 
 __all__ = ["app", "training_data"]
+
+wait_politely(os.environ)  # which the kernels that ``lab`` starts inherit
 
 app = typer.Typer(
     help="FBNet object detection, to learn and to use.",

@@ -17,6 +17,14 @@ WEIGHTS = Annotated[
     str | None,
     typer.Option(help="of --model: shapes, or a file; a classifier's are pretrained by default"),
 ]
+EXIF = Annotated[
+    str | None,
+    typer.Option(help="ignore or apply, where a picture's size does not tell about its turn"),
+]
+CLASSES = Annotated[str | None, typer.Option(help="use these classes only, such as fig,date")]
+MAP_CLASSES = Annotated[
+    str | None, typer.Option(help="take classes as others, such as car=vehicle,truck=vehicle")
+]
 SET = Annotated[list[str] | None, typer.Option("--set", help="a field of DetectorConfig")]
 
 
@@ -53,30 +61,32 @@ def refuse_classifier(command: str, name: str | None) -> None:
         )
 
 
-def load_detector(run: Path | None, model: str | None, weights: str | None, settings: list[str]):
-    """The detector that ``--run``, or ``--model`` with ``--weights``, means; and its class names.
+def load_detector(
+    run: Path | None, model: str | None, weights: str | None, settings: list[str]
+) -> tuple[Any, list[str], list[int]]:
+    """The detector that ``--run``, or ``--weights`` with or without ``--model``, means; the names
+    and the category ids of its classes.
 
     Raises:
-        ValueError: if that is not clear, or not there.
+        ValueError: if that is not clear, or not there, or would leave predictors random.
     """
-    import fbnet_lesson as fl
-    from fbnet_lesson.training.runs import load_run
+    from fbnet_lesson.training.runs import load_run, run_classes
+    from fbnet_lesson.zoo.models import restore_model
 
+    fields = parse_settings(settings)
     if run is not None:
-        if model or weights or settings:
+        if model or weights:
             raise ValueError("--run has its own model and weights; leave out --model and --weights")
-        return load_run(run)
-    name = model or DEFAULT_MODEL
-    if weights is None and name != DEFAULT_MODEL:
-        raise ValueError(f"--model {name} needs --weights FILE: it would only guess without")
-    weights = weights or "shapes"
-    detector = fl.create_model(name, weights=weights, **parse_settings(settings)).eval()
-    return detector, names_of_classes(weights, detector.config.num_classes)
-
-
-def names_of_classes(weights: str, count: int) -> list[str]:
-    """What the classes of these weights are called."""
-    from fbnet_lesson.data import CATEGORIES
-    from fbnet_lesson.inference.detections import class_names
-
-    return list(CATEGORIES) if weights == "shapes" else class_names(weights, count)
+        detector, names = load_run(run, **fields)
+        return detector, names, run_classes(run)
+    if weights is None and model not in (None, DEFAULT_MODEL):
+        raise ValueError(f"--model {model} needs --weights FILE: it would only guess without")
+    if weights in (None, "shapes"):
+        detector, notes = restore_model("shapes", model or DEFAULT_MODEL, **fields)
+    else:
+        detector, notes = restore_model(weights, model, **fields)
+    if not hasattr(detector, "roi_heads"):
+        raise ValueError(f"{weights} holds weights of the classifier {detector.name}")
+    count = detector.config.num_classes
+    names = notes.get("categories") or [f"class {label}" for label in range(count)]
+    return detector, names, notes.get("category_ids") or list(range(1, count + 1))

@@ -1,16 +1,27 @@
 """``eval``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fbnet_lesson.cli.data import check_names, evaluation_data
-from fbnet_lesson.cli.detectors import MODEL, RUN, SET, WEIGHTS, load_detector, refuse_classifier
-from fbnet_lesson.cli.errors import one_line_errors, quiet_unless_first
+from fbnet_lesson.cli.detectors import (
+    CLASSES,
+    EXIF,
+    MAP_CLASSES,
+    MODEL,
+    RUN,
+    SET,
+    WEIGHTS,
+    load_detector,
+    refuse_classifier,
+)
+from fbnet_lesson.cli.errors import check_out, whole_command
 from fbnet_lesson.training.config import TrainConfig
 
 
+@whole_command
 def evaluate(
     run: RUN = None,
     model: MODEL = None,
@@ -25,6 +36,16 @@ def evaluate(
     drop_defects: Annotated[
         bool, typer.Option("--drop-defects", help="leave out what is broken in the data")
     ] = False,
+    exif: EXIF = None,
+    classes: CLASSES = None,
+    map_classes: MAP_CLASSES = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="score this file of COCO results against --data, instead of a model"),
+    ] = None,
+    max_dets: Annotated[
+        int, typer.Option(min=1, help="detections of a class in an image that are scored")
+    ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     out: Annotated[
@@ -32,25 +53,80 @@ def evaluate(
     ] = None,
 ) -> None:
     """COCO average precision of a detector; under torchrun on many processes."""
-    with quiet_unless_first():
-        from fbnet_lesson.training import distributed
-        from fbnet_lesson.training.checkpoint import write_json
-        from fbnet_lesson.training.evaluation import detect, score, table
+    from fbnet_lesson.training import distributed
+    from fbnet_lesson.training.checkpoint import write_json
+    from fbnet_lesson.training.detecting import detect
+    from fbnet_lesson.training.evaluation import metrics_of
 
-        with one_line_errors():
-            refuse_classifier("eval", model)
-            chosen = distributed.start(TrainConfig(device=device).device)
-            detector, names = load_detector(run, model, weights, set_ or [])
-            size = detector.config.min_size
-            dataset = evaluation_data(data, images, ids, length, drop_defects, size)
-            check_names(names, dataset.categories)
-        found, with_masks = detect(detector.to(chosen), dataset, batch_size=batch_size)
+    if predictions is not None:
+        if run or model or weights or set_:
+            raise ValueError("--predictions has no model: leave out --run, --model and --weights")
+        return evaluate_predictions(predictions, data, images, max_dets, out)
+    refuse_classifier("eval", model)
+    if out is not None:
+        check_out(out)
+    chosen = distributed.start(TrainConfig(device=device).device)
+    try:
+        detector, names, _ = load_detector(run, model, weights, set_ or [])
+        source = {"exif": exif, "classes": classes, "map_classes": map_classes}
+        known = None if names[0] == "class 0" else names
+        dataset = evaluation_data(
+            data, images, ids, length, drop_defects, detector.config.min_size, source, known
+        )
+        check_classes(names, dataset, known)
+        found = detect(detector.to(chosen), dataset, batch_size=batch_size)
         if distributed.is_first():
-            metrics = score(dataset, found, with_masks)
-            typer.echo(f"{metrics['images']} images, {metrics['detections']} detections")
-            typer.echo(table(metrics))
+            metrics = metrics_of(detector, dataset, found, max_dets)
+            say(dataset.coco_ground_truth(), found.results, metrics)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 write_json(out / "eval.json", metrics)
-                write_json(out / "detections.json", found)
+                write_json(out / "detections.json", found.results)
+    finally:
         distributed.stop()
+
+
+def evaluate_predictions(
+    predictions: Path, data: str, images: str | None, max_dets: int, out: Path | None
+) -> None:
+    """Score anybody's COCO results; of the data set only the annotation file is needed."""
+    from fbnet_lesson.training.checkpoint import write_json
+    from fbnet_lesson.training.results import read_results, read_truth, score_results
+
+    if data == "shapes" or images is not None:
+        raise ValueError("--predictions needs --data ANNOTATIONS.json, and no --images")
+    if out is not None:
+        check_out(out)
+    truth, found = read_truth(data), read_results(predictions)
+    metrics = score_results(truth, found, max_dets)
+    say(truth, found, metrics)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "eval.json", metrics)
+
+
+def say(truth: dict[str, Any], found: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+    """The table, and what stands behind odd numbers."""
+    from fbnet_lesson.training.evaluation import table
+    from fbnet_lesson.training.explain import explain
+
+    typer.echo(f"{metrics['images']} images, {metrics['detections']} detections")
+    typer.echo(table(metrics))
+    for sentence in explain(truth, found, metrics):
+        typer.echo(sentence)
+
+
+def check_classes(names: list[str], dataset: Any, known: list[str] | None) -> None:
+    """Say how the set's categories are mapped; ValueError for objects of a class that the detector
+    has not."""
+    others = [f"{n} ({count})" for n, count in getattr(dataset, "left_out", {}).items() if count]
+    if others:
+        raise ValueError(
+            f"the detector knows {len(names)} classes ({', '.join(names)}), the data set has "
+            f"objects of others: {', '.join(others)}; leave them out with --classes or map them "
+            "with --map-classes"
+        )
+    if known is None:
+        check_names(names, dataset.categories)
+    elif hasattr(dataset, "labels") and dataset.category_ids != sorted(dataset.category_ids):
+        typer.echo("the set has its categories in another order: mapped to the detector's by name")

@@ -1,10 +1,13 @@
 """``predict``: objects in pictures, or what pictures show."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fbnet_lesson.cli.data import find_annotations
 from fbnet_lesson.cli.detectors import (
     MODEL,
     RUN,
@@ -14,12 +17,13 @@ from fbnet_lesson.cli.detectors import (
     load_detector,
     parse_settings,
 )
-from fbnet_lesson.cli.errors import one_line_errors
+from fbnet_lesson.cli.errors import check_out, fail, whole_command
 from fbnet_lesson.training.config import TrainConfig
 
 
+@whole_command
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(help="image files")],
+    pictures: Annotated[list[Path], typer.Argument(help="image files, or folders of them")],
     out: Annotated[
         Path | None, typer.Option(help="of a detector: folder for pictures and detections.json")
     ] = None,
@@ -30,24 +34,104 @@ def predict(
     score: Annotated[
         float, typer.Option(min=0, max=1, help="of a detector: leave out what scores less")
     ] = 0.5,
+    tiles: Annotated[
+        int | None,
+        typer.Option(min=32, help="look at tiles of so many pixels, too: for small objects"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="COCO file that has the pictures: take its ids")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="folder of the pictures of --data")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
-    """Find objects in pictures: annotated pictures and COCO results; a classifier names them."""
-    from fbnet_lesson.inference.detections import predict_files
+    """Find objects in pictures: annotated pictures and COCO results; a classifier names them.
+
+    A picture that cannot be read is listed; then the exit code is 1.
+    """
+    from fbnet_lesson.data.pictures import check_image
+    from fbnet_lesson.inference.detections import pictures_in, predict_files
     from fbnet_lesson.training.distributed import choose_device
+    from fbnet_lesson.training.evaluation import limit_reached
 
     if run is None and is_classifier(model):
         return name_pictures(pictures, out, model, weights, set_ or [], device)
-    with one_line_errors():
-        if out is None:
-            raise ValueError("a detector needs --out FOLDER for its pictures and detections.json")
-        chosen = choose_device(TrainConfig(device=device).device)
-        detector, names = load_detector(run, model, weights, set_ or [])
-        written = predict_files(detector.to(chosen), pictures, out, names, score)
-    for picture, (file, results) in zip(pictures, written, strict=True):
-        found = ", ".join(f"{r['category']} {r['score']:.2f}" for r in results) or "nothing found"
-        typer.echo(f"{picture}: {found} -> {file}")
+    if out is None:
+        raise ValueError("a detector needs --out FOLDER for its pictures and detections.json")
+    check_out(out)
+    chosen = choose_device(TrainConfig(device=device).device)
+    detector, names, ids = load_detector(run, model, weights, set_ or [])
+    files = pictures_in(pictures)
+    image_ids, ids, lines = identify(files, run, data, images, names, ids)
+    if len(problems := list(filter(None, (problem_of(check_image, f) for f in files)))) == len(
+        files
+    ):
+        raise ValueError("; ".join(problems[:3]))
+    for line in lines:
+        typer.echo(line)
+    failed, limits = [], Counter()
+    for done in predict_files(
+        detector.to(chosen), files, out, names, score,
+        category_ids=ids, image_ids=image_ids, tiles=tiles,
+    ):  # fmt: skip
+        if done.error:
+            failed.append(done.error)
+            typer.echo(f"{done.picture}: left out")
+            continue
+        shown = ", ".join(f"{r['category']} {r['score']:.2f}" for r in done.results)
+        typer.echo(f"{done.picture}: {shown or 'nothing found'} -> {done.file}")
+        limits.update(done.limits)
     typer.echo(f"COCO results: {out / 'detections.json'}")
+    for name, count in limits.items():
+        typer.echo(limit_reached(detector, name, count, len(files)))
+    if failed:
+        fail(f"{len(failed)} of {len(files)} pictures were left out: {'; '.join(failed)}", code=1)
+
+
+def problem_of(check: Callable[[Path], None], path: Path) -> str:
+    try:
+        check(path)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def identify(
+    files: list[Path],
+    run: Path | None,
+    data: str | None,
+    images: str | None,
+    names: list[str],
+    ids: list[int],
+) -> tuple[dict[Path, int], list[int], list[str]]:
+    """The image ids of the pictures, the category ids of the classes, and what is to be said.
+
+    By the set of ``--data``; without it, by the set that the run was trained on, where its
+    annotation file is still there.
+    """
+    from fbnet_lesson.inference.identity import ids_of_classes, ids_of_pictures, read_annotations
+    from fbnet_lesson.training.runs import read_config
+
+    if data is None:
+        if images is not None:
+            raise ValueError("--images needs --data: the annotation file that has the pictures")
+        found: dict[Path, int] = {}
+        notes = read_config(run)["notes"] if run is not None else {}
+        for prefix in ("val_", ""):
+            source = notes.get(f"{prefix}data")
+            if source not in (None, "shapes") and Path(source).exists():
+                annotations, folder = find_annotations(source, notes.get(f"{prefix}images"))
+                found |= ids_of_pictures(files, read_annotations(annotations)["images"], folder)
+        return found, ids, []
+    annotations, folder = find_annotations(data, images)
+    known = read_annotations(annotations)
+    found = ids_of_pictures(files, known["images"], folder)
+    category_ids, missing = ids_of_classes(names, ids, known["categories"])
+    lines = [f"{len(found)} of {len(files)} pictures are in {annotations}: its image ids are taken"]
+    if missing:
+        lines.append(f"{annotations} has no category {', '.join(missing)}: those keep their ids")
+    if category_ids != ids:
+        lines.append(f"category ids are those of {annotations}, mapped by name")
+    return found, category_ids, lines
 
 
 def name_pictures(
@@ -63,14 +147,13 @@ def name_pictures(
     from fbnet_lesson.inference.classes import classify
     from fbnet_lesson.training.distributed import choose_device
 
-    with one_line_errors():
-        if out is not None:
-            raise ValueError(f"--out is for detectors; {name} is a classifier, its answer printed")
-        chosen = choose_device(TrainConfig(device=device).device)
-        model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
-        if model.head is None:
-            raise ValueError("features_only=True leaves no classes to predict")
-        top = min(5, model.config.num_classes)
-        answers = classify(model.to(chosen), pictures, top)
+    if out is not None:
+        raise ValueError(f"--out is for detectors; {name} is a classifier, its answer printed")
+    chosen = choose_device(TrainConfig(device=device).device)
+    model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
+    if model.head is None:
+        raise ValueError("features_only=True leaves no classes to predict")
+    top = min(5, model.config.num_classes)
+    answers = classify(model.to(chosen), pictures, top)
     for picture, classes in zip(pictures, answers, strict=True):
         typer.echo(f"{picture}: {', '.join(f'{c} {p:.2f}' for c, p in classes)}")

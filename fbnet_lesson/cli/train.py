@@ -11,8 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from fbnet_lesson.cli.data import training_data
-from fbnet_lesson.cli.detectors import DEFAULT_MODEL, parse_settings, refuse_classifier
-from fbnet_lesson.cli.errors import fail, one_line_errors, quiet_unless_first
+from fbnet_lesson.cli.detectors import (
+    CLASSES,
+    DEFAULT_MODEL,
+    EXIF,
+    MAP_CLASSES,
+    parse_settings,
+    refuse_classifier,
+)
+from fbnet_lesson.cli.errors import check_out, fail, whole_command
 from fbnet_lesson.training.config import TrainConfig
 
 
@@ -52,6 +59,7 @@ def _help(field: dataclasses.Field) -> str:
     return field.metadata["help"] + shown
 
 
+@whole_command
 @with_train_options
 def train(
     out: Annotated[Path, typer.Option(help="run folder: config, metrics, checkpoints, weights")],
@@ -69,6 +77,18 @@ def train(
     ] = None,
     drop_defects: Annotated[
         bool | None, typer.Option("--drop-defects", help="leave out what is broken in the data")
+    ] = None,
+    exif: EXIF = None,
+    classes: CLASSES = None,
+    map_classes: MAP_CLASSES = None,
+    cache_mb: Annotated[
+        int | None, typer.Option(min=0, help="megabytes of pictures kept in memory")
+    ] = None,
+    boxes_as_masks: Annotated[
+        bool | None,
+        typer.Option(
+            "--boxes-as-masks", help="train masks on filled boxes, where there are no others"
+        ),
     ] = None,
     train_length: Annotated[
         int | None, typer.Option(help="with shapes: so many scenes; by default new ones each time")
@@ -105,14 +125,18 @@ def train(
         "val_data": val_data, "val_images": val_images, "drop_defects": drop_defects,
         "train_length": train_length, "val_length": val_length, "weights": weights,
     }  # fmt: skip
-    with one_line_errors(), quiet_unless_first():
-        from fbnet_lesson.training import distributed
+    given |= {
+        "exif": exif, "classes": classes, "map_classes": map_classes, "cache_mb": cache_mb,
+        "boxes_as_masks": boxes_as_masks,
+    }  # fmt: skip
+    from fbnet_lesson.training import distributed
 
-        plan = plan_training(out, given, model, set_ or [], train_options, resume)
-        distributed.start(plan.config.device)
+    check_out(out)
+    plan = plan_training(out, given, model, set_ or [], train_options, resume)
+    distributed.check_batch(plan.config.batch_size)
+    distributed.start(plan.config.device)
     try:
-        with quiet_unless_first():
-            run_training(out, plan, resume)
+        run_training(out, plan, resume)
     except KeyboardInterrupt:
         fail(f"stopped; the same command with --resume goes on from {out}", code=130)
     finally:
@@ -167,24 +191,23 @@ def run_training(out: Path, plan: Plan, resume: bool) -> None:
 
     import fbnet_lesson as fl
     from fbnet_lesson.training.evaluation import table
-    from fbnet_lesson.training.loop import NonFiniteError, RunFolderError, train
+    from fbnet_lesson.training.loop import train
 
-    with one_line_errors():
-        size = plan.config.image_size or model_size(plan.model, plan.model_fields)
-        train_set, val_set = training_data(plan.source, plan.config, size)
-        fields = {"num_classes": len(train_set.categories), **plan.model_fields}
-        torch.manual_seed(plan.config.seed)
-        begun = any((out / name).exists() for name in ("last.pt", "previous.pt"))
-        weights = None if begun else plan.source["weights"]  # of a begun run: its checkpoint's
-        model = fl.create_model(plan.model, weights=weights, **fields)
-    try:
-        result = train(
-            model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source
-        )
-    except RunFolderError as error:
-        fail(str(error))
-    except NonFiniteError as error:
-        fail(str(error), code=1)
+    size = plan.config.image_size or model_size(plan.model, plan.model_fields)
+    train_set, val_set = training_data(plan.source, plan.config, size)
+    fields = {"num_classes": len(train_set.categories), **plan.model_fields}
+    torch.manual_seed(plan.config.seed)
+    begun = any((out / name).exists() for name in ("last.pt", "previous.pt"))
+    weights = None if begun else plan.source["weights"]  # of a begun run: its checkpoint's
+    model = fl.create_model(plan.model, weights=weights, **fields)
+    if model.has_masks and not getattr(train_set, "has_masks", True):
+        if not plan.source["boxes_as_masks"]:
+            raise ValueError(
+                f"{plan.model} learns masks and the training set has boxes alone: take a "
+                "faster_rcnn model, or --boxes-as-masks to learn the filled boxes as masks"
+            )
+        typer.echo("the training set has boxes alone: the masks learned are filled boxes")
+    result = train(model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source)
     if result["metrics"] is not None:
         typer.echo(table(result["metrics"]))
     typer.echo(f"weights: {out / 'model.safetensors'}")

@@ -64,6 +64,7 @@ class Child:
             self.pid = os.fork()
         if self.pid == 0:
             try:
+                self.channel.close()  # so that nobody but the notebook holds this end of it
                 serve(self.function, theirs)
             finally:
                 os._exit(0)  # nothing of the notebook's may run at the end of this copy of it
@@ -71,7 +72,6 @@ class Child:
         with contextlib.suppress(EOFError, OSError):
             if self.channel.poll(START_SECONDS) and self.channel.recv_bytes() == b"ready":
                 return True
-        self.close()
         return False
 
     def calls(self, cases: Sequence[dict], seconds: float) -> Iterator[Outcome]:
@@ -120,7 +120,8 @@ def serve(function: Callable, channel: Connection) -> None:
     """What the process does: answer one case after the other, until nobody asks any more.
 
     Threads are not copied by a fork. So whatever speaks through them is cut off: IPython's streams
-    and displays, the signals that asyncio listens to, and torch's own threads.
+    (its displays are silent in a copy by themselves), the signals that asyncio listens to, and
+    torch's own threads.
     """
     faulthandler.disable()  # under pytest it would write about a crash that is a finding
     gc.freeze()  # what is garbage here is garbage of the notebook's, with ends of its own
@@ -138,9 +139,6 @@ def serve(function: Callable, channel: Connection) -> None:
         os.dup2(past_python.fileno(), stream)
     sys.stdin = sys.__stdin__ = open(os.devnull)
     sys.__stdout__ = sys.__stderr__ = sys.stdout = sys.stderr = open(1, "w", closefd=False)
-    ipython = sys.modules.get("IPython")
-    if ipython and (shell := ipython.get_ipython()):
-        shell.display_pub.publish = lambda *args, **kwargs: None
     limit_resources()
     own = os.getpid()
     channel.send_bytes(b"ready")

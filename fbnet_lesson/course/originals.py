@@ -5,6 +5,7 @@ happens. Then nothing that is computed can be trusted, the judging included, unt
 """
 
 import math
+import os
 from operator import is_
 
 import torch
@@ -32,12 +33,21 @@ def restore() -> list[str]:
         if len(seen) == len(now) and all(map(is_, seen.values(), now.values())):
             continue
         for (place, name), original in ORIGINALS.items():
-            if place == prefix and now.get(name) is not original:
-                setattr(holder, name, original)
-                replaced.append(prefix + name)
+            if place != prefix or now.get(name) is original or _by_torch(now.get(name), name):
+                continue
+            setattr(holder, name, original)
+            replaced.append(prefix + name)
         for name in now.keys() - seen.keys():
             if holder is Tensor and any(name in vars(base) for base in Tensor.__mro__[1:]):
                 delattr(Tensor, name)  # it hid an inherited method
                 replaced.append(prefix + name)
         _seen[prefix] = dict(vars(holder))
     return sorted(replaced)
+
+
+def _by_torch(value, name: str) -> bool:
+    """Whether torch itself has wrapped its function, as it does with ``manual_seed`` for its
+    compiler, which an optimizer may load."""
+    code = getattr(value, "__code__", None)
+    folder = os.path.dirname(torch.__file__) + os.sep
+    return code is not None and value.__name__ == name and code.co_filename.startswith(folder)

@@ -88,7 +88,8 @@ def _read(path, exif):
         with _opened(path) as image:
             raw = [str(tile[3]) for tile in image.tile]  # which are gone once it is loaded
             deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in mode for mode in raw)
-            orientation, native = _orientation(image), image.format == "TIFF"
+            native = image.format == "TIFF"
+            orientation = _orientation(image) if native or exif == "apply" else 1
             rgb, values = (_deep_colours if deep else _rgb)(image, path)
     except Exception as error:  # Pillow raises errors of many classes for a broken file
         raise ValueError(_reason(path, error)) from error

@@ -20,13 +20,18 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     ``[..., N, 4], [..., M, 4] -> [..., N, M]`` in 0..1; 0 where the intersection is empty, also
     for two boxes without area.
     """
+    intersection = intersections(a, b)  # (N, M)
+    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
+    return torch.where(intersection > 0, intersection / union, 0.0)
+
+
+def intersections(a: Tensor, b: Tensor) -> Tensor:
+    """``[..., N, 4], [..., M, 4] -> [..., N, M]``: the area that each two share, 0 or more."""
     ax1, ay1, ax2, ay2 = (c.unsqueeze(-1) for c in a.unbind(-1))  # (N, 1) each
     bx1, by1, bx2, by2 = (c.unsqueeze(-2) for c in b.unbind(-1))  # (1, M) each
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)  # (N, M)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
-    intersection = width * height
-    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
-    return torch.where(intersection > 0, intersection / union, 0.0)
+    return width * height
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,7 @@
 """Mask head: which pixels of a box belong to the object? (FBNetV3IS; Mask R-CNN, 1703.06870)"""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -80,20 +82,25 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     Args: ``masks`` [D, M, M], ``boxes`` [D, 4] in pixels, ``size`` (height, width) of the picture.
     Returns ``[D, height, width]``, of the dtype of ``masks``.
     """
-    height, width = size
+    return _paste(masks, boxes, range(size[0]), range(size[1]))
+
+
+def _paste(masks: Tensor, boxes: Tensor, rows: range, columns: range) -> Tensor:
+    """``paste_masks`` into these rows and columns of the picture alone."""
     x1, y1, x2, y2 = boxes.to(masks.dtype).unbind(1)
-    along_y = _paste_weights(y1, y2, masks.shape[1], height)  # (D, height, M)
-    along_x = _paste_weights(x1, x2, masks.shape[2], width)  # (D, width, M)
+    along_y = _paste_weights(y1, y2, masks.shape[1], rows)  # (D, height, M)
+    along_x = _paste_weights(x1, x2, masks.shape[2], columns)  # (D, width, M)
     return along_y @ masks @ along_x.transpose(1, 2)
 
 
-def _paste_weights(start: Tensor, end: Tensor, cells: int, pixels: int) -> Tensor:
+def _paste_weights(start: Tensor, end: Tensor, cells: int, pixels: range) -> Tensor:
     """How much each of a mask's cells contributes to each pixel: ``[D, pixels, cells]``.
 
     A box without extent shows nothing.
     """
     extent = (end - start)[:, None]
-    pixel = torch.arange(pixels, dtype=start.dtype, device=start.device) + 0.5
+    first, stop = pixels.start, pixels.stop
+    pixel = torch.arange(first, stop, dtype=start.dtype, device=start.device) + 0.5
     position = (pixel - start[:, None]) / extent * cells - 0.5  # (D, pixels), in cells
     cell = torch.arange(cells, dtype=start.dtype, device=start.device)
     weights = (1 - (position[..., None] - cell).abs()).clamp_(min=0)
@@ -107,6 +114,22 @@ def binary_masks(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     for part in _chunks(len(boxes), size[0] * size[1]):
         torch.ge(paste_masks(probabilities[part], boxes[part], size), 0.5, out=masks[part])
     return masks
+
+
+def mask_in_box(
+    logits: Tensor, box: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """The part of a detection's mask that can be true: that in its box.
+
+    ``logits`` [M, M], ``box`` [4] in pixels within a picture of ``size`` (height, width). Returns
+    the mask ``[h, w]`` bool and the (row, column) of its first pixel: as ``binary_masks`` there,
+    which is False elsewhere, as half a cell beyond the box the probability is under one half.
+    """
+    x1, y1, x2, y2 = box.tolist()
+    rows = range(max(0, math.floor(y1)), min(size[0], math.ceil(y2)))
+    columns = range(max(0, math.floor(x1)), min(size[1], math.ceil(x2)))
+    pasted = _paste(logits[None].sigmoid(), box[None], rows, columns)[0]
+    return pasted >= 0.5, (rows.start, columns.start)
 
 
 def _chunks(count: int, numbers_each: int) -> list[slice]:

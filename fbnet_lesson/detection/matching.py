@@ -6,6 +6,10 @@ Labels: 1 positive, 0 background, -1 ignored (Faster R-CNN, arXiv 1506.01497, se
 import torch
 from torch import Tensor
 
+from fbnet_lesson.detection.boxes import box_area, box_iou, intersections
+
+CROWDED = 0.5  # of a box's area: where crowds cover so much of it, it is not background
+
 
 def match(
     iou: Tensor, low: float, high: float, allow_low_quality: bool = False
@@ -35,6 +39,28 @@ def match(
         best_of_gt = iou.max(1, keepdim=True).values  # (G, 1)
         labels[((iou == best_of_gt) & (best_of_gt > 0)).any(0)] = 1
     return matched, labels
+
+
+def spare_crowds(
+    labels: Tensor,
+    boxes: Tensor,
+    crowds: Tensor,
+    low: float,
+    high: float,
+    allow_low_quality: bool = False,
+) -> Tensor:
+    """Take the regions of crowds out of training: background becomes ignored (-1) where a crowd
+    covers half of the box or more, or where the box would not be background if the crowd were an
+    object. So what could not be annotated one by one is never taught as background.
+
+    ``labels`` [A] as from ``match`` for ``boxes`` [A, 4]; ``crowds`` [C, 4]; the rest as there.
+    """
+    if len(crowds) == 0:
+        return labels
+    overlap = intersections(crowds, boxes)  # (C, A)
+    covered = (overlap >= CROWDED * box_area(boxes)).any(0)
+    _, as_objects = match(box_iou(crowds, boxes), low, high, allow_low_quality)
+    return torch.where((labels == 0) & (covered | (as_objects != 0)), -1, labels)
 
 
 def sample(

@@ -15,7 +15,7 @@ from fbnet_lesson.detection.boxes import (
 )
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.losses import average_over_workers, rpn_losses
-from fbnet_lesson.detection.matching import match, sample
+from fbnet_lesson.detection.matching import match, sample, spare_crowds
 from fbnet_lesson.detection.nms import batched_nms
 from fbnet_lesson.trunk import build_stage
 
@@ -148,6 +148,10 @@ class RPN(nn.Module):
                 *config.rpn_iou_thresholds,
                 allow_low_quality=True,
             )
+            if "crowds" in target:
+                anchor_labels = spare_crowds(
+                    anchor_labels, anchors, target["crowds"], *config.rpn_iou_thresholds, True
+                )
             positive, background = sample(
                 anchor_labels,
                 config.rpn_batch_size_per_image,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fbnet_lesson.classification.preprocessing import preprocess
 from fbnet_lesson.data.pictures import read_image
-from fbnet_lesson.training.evaluation import eval_mode
+from fbnet_lesson.training.detecting import eval_mode
 
 CLASSES = Path(__file__).resolve().parents[1] / "data" / "imagenet_classes.txt"
 

@@ -28,6 +28,16 @@ def start(device: str = "auto") -> torch.device:
     return chosen
 
 
+def check_batch(batch_size: int) -> None:
+    """ValueError unless the batch divides among the processes that ``torchrun`` started."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size={batch_size} does not divide among {processes} processes; "
+            f"allowed are multiples of {processes}"
+        )
+
+
 def stop() -> None:
     """Leave the group that ``start`` joined."""
     if is_distributed():

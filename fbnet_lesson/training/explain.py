@@ -33,7 +33,7 @@ def explain(truth: dict[str, Any], found: list[Result], metrics: dict[str, Any])
         truth: the ground truth in COCO's format: ``images``, ``annotations``, ``categories``.
         found: COCO results, ``image_id, category_id, bbox [x, y, w, h], score`` each; instead of
             ``bbox`` they may have a ``segmentation``.
-        metrics: what ``evaluation.score`` says of them.
+        metrics: what ``scoring.score`` says of them.
     """
     said = list(_undefined(truth, metrics))
     if not truth["annotations"]:

@@ -49,6 +49,8 @@ class NonFiniteError(RuntimeError):
     ``iteration``, ``losses`` (name -> value) and ``image_ids`` say where.
     """
 
+    exit_code = 1  # of the command: nothing is wrong with its options
+
     def __init__(self, message: str, iteration: int, losses: dict[str, float], image_ids: list):
         super().__init__(message)
         self.iteration, self.losses, self.image_ids = iteration, losses, image_ids
@@ -276,6 +278,16 @@ def model_description(model: nn.Module) -> dict[str, Any]:
     return {"model_name": name, "model_config": model_fields(model)}
 
 
+def identity(dataset: Any) -> dict[str, Any]:
+    """What a training set is: its classes' names and ids, and of a COCO set its ``pictures``,
+    [[image id, file name], …]."""
+    known = {k: list(getattr(dataset, k, [])) for k in ("categories", "category_ids")}
+    if hasattr(dataset, "folder"):
+        pairs = zip(dataset.image_ids, dataset.file_names, strict=True)
+        known["pictures"] = [list(pair) for pair in pairs]
+    return known
+
+
 def open_run_folder(
     folder: Path,
     model: nn.Module,
@@ -294,7 +306,7 @@ def open_run_folder(
     description = {
         **model_description(model),
         "train": config.to_dict(),
-        "categories": list(getattr(train_dataset, "categories", [])),
+        **identity(train_dataset),
         "notes": notes or {},
         "torch": torch.__version__,
     }
@@ -321,6 +333,12 @@ def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) ->
         before, after = old["model_config"].get(name), new["model_config"].get(name)
         if before != after:
             changed.append(f"{name}: {before!r} -> {after!r}")
+    for name in ("categories", "category_ids"):
+        if old.get(name, new[name]) != new[name]:
+            changed.append(f"{name}: {old[name]} -> {new[name]}")
+    if "category_ids" in old and old.get("pictures") != new.get("pictures"):
+        counts = [len(run["pictures"]) if "pictures" in run else "shapes" for run in (old, new)]
+        changed.append(f"training pictures: {counts[0]} -> {counts[1]}, not the same")
     if changed:
         raise RunFolderError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); "
@@ -330,13 +348,9 @@ def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) ->
 
 def write_results(folder: Path, state: TrainingState, train_dataset: Any, metrics: Any) -> None:
     """Write ``model.safetensors`` and ``eval.json``."""
-    categories = json.dumps(list(getattr(train_dataset, "categories", [])))
-    save_weights(
-        state.averaged(),
-        folder / "model.safetensors",
-        categories=categories,
-        iteration=str(state.iteration),
-    )
+    classes = {k: v for k, v in identity(train_dataset).items() if k != "pictures"}
+    path = folder / "model.safetensors"
+    save_weights(state.averaged(), path, **classes, iteration=state.iteration)
     if metrics is not None:
         write_json(folder / "eval.json", {"iteration": state.iteration, **metrics})
 

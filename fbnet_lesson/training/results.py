@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as rle
 
-from fbnet_lesson.training.evaluation import average_precision
+from fbnet_lesson.training.scoring import MAX_DETS, score
 
 KEYS = ("image_id", "category_id", "score")
 
@@ -72,17 +73,25 @@ def read_truth(path: str | Path) -> dict[str, Any]:
     return truth
 
 
-def score_results(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What ``evaluation.score`` says of a model's detections, of anybody's; masks where all have
+def score_results(
+    truth: dict[str, Any], found: list[dict[str, Any]], max_dets: int = MAX_DETS
+) -> dict[str, Any]:
+    """What ``scoring.score`` says of a model's detections, of anybody's; masks where all have
     one."""
     has_truth = any(a.get("segmentation") for a in truth["annotations"])
     masks = has_truth and bool(found) and all(r.get("segmentation") for r in found)
-    return {
-        "images": len(truth["images"]),
-        "detections": len(found),
-        "box": average_precision(truth, found, "bbox"),
-        "mask": average_precision(truth, found, "segm") if masks else None,
-    }
+    return score(_Truth(truth, has_truth), found, masks, max_dets)
+
+
+@dataclass
+class _Truth:
+    """What ``score`` asks of a data set."""
+
+    truth: dict[str, Any]
+    has_masks: bool
+
+    def coco_ground_truth(self) -> dict[str, Any]:
+        return self.truth
 
 
 def _json(path: str | Path) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from fbnet_lesson.training.checkpoint import load_checkpoint
-from fbnet_lesson.zoo import create_model
+from fbnet_lesson.zoo import create_model, load_weights
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -20,33 +20,48 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json")
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(config).__name__}")
+    return config
 
 
-def load_run(folder: str | Path) -> tuple[nn.Module, list[str]]:
+def load_run(folder: str | Path, **overrides: Any) -> tuple[nn.Module, list[str]]:
     """The model of a run in eval mode, and the names of its classes.
 
     Its final weights; of a run that is not finished, the average as of its last checkpoint.
+    ``overrides`` are fields of its config for use, such as ``score_threshold``.
 
     Raises:
-        ValueError: if the folder holds no run, or no weights yet.
+        ValueError: if the folder holds no run, or no weights yet, or what it says of its model is
+            not what a run writes.
     """
     config = read_config(folder)
     final = Path(folder) / "model.safetensors"
     weights = final if final.exists() else _last_weights(Path(folder))
+    for key in ("model_name", "model_config", "categories"):
+        if key not in config:
+            raise ValueError(f"{Path(folder) / 'config.json'} is damaged: it has no {key!r}")
     # Frozen stages concern training: a model to look with has nothing to freeze.
-    fields = {**config["model_config"], "freeze_stages": 0}
-    model = create_model(config["model_name"], weights=weights, **fields)
+    model = create_model(
+        config["model_name"], **{**config["model_config"], "freeze_stages": 0, **overrides}
+    )
+    report = load_weights(model, weights)
+    if report.left_out:
+        raise ValueError(f"num_classes={model.config.num_classes} is not that of the run's weights")
     return model.eval(), config["categories"]
+
+
+def run_classes(folder: str | Path) -> list[int]:
+    """The category ids of a run's classes; 1, 2, … in runs that did not note them yet."""
+    config = read_config(folder)
+    return config.get("category_ids") or list(range(1, len(config["categories"]) + 1))
 
 
 def _last_weights(folder: Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no weights yet: neither model.safetensors nor last.pt")
-    if checkpoint["ema"] is None:
-        return checkpoint["model"]
-    average = checkpoint["ema"]
-    return {key.removeprefix("module."): v for key, v in average.items() if key != "n_averaged"}
+    return checkpoint

@@ -2,16 +2,16 @@
 
 import json
 import os
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.files import atomic_file
+from fbnet_lesson.zoo.weight_files import read_weights
 
 # Our key -> theirs. Each rule rewrites one part of the name; all that match apply, in order.
 D2GO_RULES = (
@@ -180,9 +180,11 @@ def load_weights(
     """Copy weights into ``model``.
 
     Args:
-        source: a ``.safetensors`` file, a torch file, or a state dict. Taken are our own layout and
-            those of d2go / detectron2, mobile_cv and timm: a dict with ``model`` or ``state_dict``,
-            where averaged weights in ``ema_state`` or ``model_ema`` win, or a bare state dict.
+        source: a ``.safetensors`` file, a torch file, a pickle of arrays, or a state dict. Taken
+            are our own layout and those of d2go / detectron2, mobile_cv and timm, with the names of
+            wrappers (``module.``, ``_orig_mod.``, ``model.``) or without: a dict with ``model`` or
+            ``state_dict``, where an average in ``ema``, ``ema_state`` or ``model_ema`` wins, or a
+            bare state dict.
         strict: raise ValueError, and change nothing, if a key is missing, unexpected or of
             another shape. False loads what fits.
 
@@ -190,7 +192,8 @@ def load_weights(
     line is printed that says so. Nor is a classifier's head for a model without one. Returns what
     was loaded and what was not.
     """
-    state = read_state_dict(source)
+    weights = read_weights(source)
+    state = weights.state
     own = model.state_dict()
     layout = layout_of(state)
     names = {theirs: ours for ours, theirs in keys_in(layout, own).items()}
@@ -225,11 +228,22 @@ def load_weights(
             f"these weights{where} do not fit the model {getattr(model, 'name', '')}: found "
             f"{len(state)} entries in {layout} layout, expected {len(own)}\n{report.problems()}"
         )
+    broken = [key for key, v in fitting.items() if v.is_floating_point() and not _is_finite(v)]
+    if broken:
+        raise ValueError(
+            f"these weights{where} hold NaN or infinite numbers, in {len(broken)} entries: "
+            f"{', '.join(broken[:3])}; they come of a training that failed"
+        )
     model.load_state_dict(fitting, strict=False)
+    if weights.left_aside:
+        names = ", ".join(weights.left_aside[:3])
+        print(f"left aside, as no part of the network: {len(weights.left_aside)} entries ({names})")
     predictors = [key for key in report.left_out if PREDICTORS.match(key) and key in own]
     if predictors:
+        classes = any("cls_score" in key or "classifier" in key for key in predictors)
+        reason = "num_classes" if classes else "class_agnostic"
         print(
-            f"left out, because num_classes (or class_agnostic) differs: {', '.join(predictors)} "
+            f"left out, because {reason} differs: {', '.join(predictors)} "
             "(they keep their random start; train before use)"
         )
     if report.problems():
@@ -237,48 +251,8 @@ def load_weights(
     return report
 
 
-def read_state_dict(source: str | os.PathLike | Mapping) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their keys in the file, with ``module.`` taken off.
-
-    Nothing in the file is executed (``weights_only``). ValueError says what is wrong with a file.
-    """
-    checkpoint = source
-    if isinstance(source, str | os.PathLike):
-        checkpoint = _read_file(Path(source))
-    plain, average = (
-        next((checkpoint[k] for k in keys if isinstance(checkpoint.get(k), Mapping)), {})
-        for keys in (("model", "state_dict"), ("ema_state", "model_ema", "state_dict_ema"))
-    )
-    if plain or average:
-        checkpoint = {**plain, **average}
-    state = {key.removeprefix("module."): value for key, value in checkpoint.items()}
-    wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if wrong or not state:
-        found = f"{wrong[0]!r} is {type(state[wrong[0]]).__name__}" if wrong else "it is empty"
-        raise ValueError(f"not a state dict: {found}; expected names of tensors")
-    return state
-
-
-def _read_file(path: Path) -> dict:
-    """The content of a safetensors or torch file."""
-    if not path.is_file():
-        raise ValueError(f"no such weights file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and was not executed; "
-            f"save its state dict with torch.save ({str(error).splitlines()[0]})"
-        ) from error
-    except Exception as error:  # both libraries raise many kinds for broken files
-        raise ValueError(f"cannot read {path}: it is damaged or cut off ({error})") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return content
+def _is_finite(value: Tensor) -> bool:
+    return value.is_meta or bool(value.isfinite().all())
 
 
 def model_fields(model: nn.Module) -> dict:
@@ -289,14 +263,15 @@ def model_fields(model: nn.Module) -> dict:
     return fields | {name: value for name, value in own.items() if value is not None}
 
 
-def save_weights(model: nn.Module, path: str | os.PathLike, **notes: str) -> None:
-    """Write the state dict as safetensors, with the model's name and ``notes`` as its metadata.
+def save_weights(model: nn.Module, path: str | os.PathLike, **notes: Any) -> None:
+    """Write the state dict as safetensors, with the model's name and ``notes`` as its metadata:
+    texts as they are, other values as JSON.
 
     The file appears under its name only when it is complete.
     """
     from safetensors.torch import save
 
-    metadata = {key: str(value) for key, value in notes.items()}
+    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()}
     if hasattr(model, "config"):
         metadata |= {"name": model.name, "config": json.dumps(model_fields(model))}
     state = {key: value.contiguous() for key, value in model.state_dict().items()}

@@ -1,10 +1,13 @@
 """``create_model`` and ``list_models``: every network by its name, ``ORIGIN/UPSTREAM_NAME``."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
@@ -18,8 +21,9 @@ from fbnet_lesson.overrides import impossible
 from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import ClassifierTrunk
 from fbnet_lesson.zoo.archs import Arch, classifier_arch, detection_arch
-from fbnet_lesson.zoo.checkpoints import load_weights, read_state_dict
+from fbnet_lesson.zoo.checkpoints import keys_in, layout_of, load_weights
 from fbnet_lesson.zoo.pretrained import pretrained_file
+from fbnet_lesson.zoo.weight_files import read_weights
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # An installed wheel carries data/ as fbnet_lesson/shipped; in a clone it lies beside the package.
@@ -145,6 +149,51 @@ def create_model(
     return model
 
 
+def restore_model(
+    source: str | os.PathLike | dict, name: str | None = None, **overrides
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that a weights file is of, with all of its weights, and the file's notes.
+
+    Args:
+        source: a weights file, the name of weights we ship, or a state dict. What it says of
+            itself decides: the model's name and config. Of what says nothing (as published files)
+            the number of classes is read off the predictors; ``name`` has to say the rest.
+        overrides: fields of its config for use, such as ``score_threshold``.
+
+    Raises:
+        ValueError: if the weights are another model's than ``name``, or leave anything random.
+    """
+    if name is not None:
+        source = _find_weights(name, source)
+    weights = read_weights(source)
+    noted = weights.notes.get("name")
+    if name is not None and noted not in (None, name):
+        raise ValueError(f"{source} holds weights of {noted}, not of {name}; leave the name out")
+    if name is None and noted is None:
+        raise ValueError(f"{source} does not say of which model it is: name the model")
+    fields = {**weights.notes.get("config", {}), "freeze_stages": 0}  # nothing is trained here
+    if not weights.notes.get("config") and (classes := _count_classes(name, weights.state)):
+        fields["num_classes"] = classes
+    model = create_model(name or noted, **{**fields, **overrides})
+    report = load_weights(model, source)
+    if random := sorted({*report.left_out, *report.missing}):
+        raise ValueError(
+            f"{source} leaves {len(random)} entries of {model.name} random "
+            f"({', '.join(random[:2])}, ...): it is of another number of classes than "
+            f"num_classes={model.config.num_classes}; leave num_classes to the file"
+        )
+    return model.eval(), weights.notes
+
+
+def _count_classes(name: str, state: Mapping[str, Tensor]) -> int | None:
+    """How many classes the predictors of a detector's weights tell apart."""
+    with torch.device("meta"):
+        own = create_model(name).state_dict()
+    theirs = keys_in(layout_of(state), own)
+    found = state.get(theirs.get("roi_heads.box_head.cls_score.bias"))
+    return None if found is None else len(found) - 1
+
+
 def _detector(name: str, config: DetectorConfig, trunk: str | None, other: Arch | None) -> Detector:
     """A detector of its own rows or of others, on its own trunk or on a classifier's."""
     spec = DETECTORS[name]
@@ -185,7 +234,7 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None, other: Arch 
 
 def _load_detector_or_trunk(model: Detector, source) -> None:
     """Weights of a detector on a classifier's trunk, or of the classifier alone."""
-    state = read_state_dict(source)
+    state = read_weights(source).state
     if any(key.startswith(("rpn.", "proposal_generator.")) for key in state):
         load_weights(model, source)
         return
