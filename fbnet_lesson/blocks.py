@@ -22,7 +22,7 @@ def round_channels(wish: float, divisor: int = 8) -> int:
 
     Never under ``divisor``, and never under 0.95 of the wish: then the next multiple is taken.
 
-    >>> [round_channels(c) for c in (3, 42, 84, 160, 100.8)]
+    >>> [round_channels(c) for c in (0, 42, 84, 160, 100.8)]
     [8, 40, 88, 160, 104]
     """
     rounded = max(divisor, math.floor(wish / divisor + 0.5) * divisor)
@@ -139,8 +139,6 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     ``[N, C, H, W]`` in and out; ``groups`` must divide C (arXiv 1707.01083, sec. 3.1).
     """
     n, c, h, w = x.shape
-    if c % groups:
-        raise ValueError(f"channel_shuffle: groups {groups} does not divide the {c} channels")
     x = x.reshape(n, groups, c // groups, h, w)  # (N, G, C/G, H, W)
     return x.transpose(1, 2).reshape(n, c, h, w)  # (N, C/G, G, H, W) -> (N, C, H, W)
 
@@ -193,6 +191,11 @@ class InvertedResidual(nn.Module):
         if kernel % 2 == 0:
             raise ValueError(f"kernel {kernel}: only odd sizes keep the map centred")
         mid = middle_width(in_channels, expansion, divisor)
+        if any(width % groups for width in (in_channels, mid, out_channels)):
+            raise ValueError(
+                f"groups {groups} must divide all widths: {in_channels} in, {mid} in the middle, "
+                f"{out_channels} out"
+            )
         if mid == in_channels and not keep_pw:
             self.pw = None
         else:

@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | 75 | lessons 00, 04 | 35 s, 1200 MB, no network |
+# | {minutes} | lessons 00, 04 | 30 s, 1200 MB, no network |
 
 # %% [markdown]
 # ## Predict first
@@ -25,6 +25,19 @@
 # 2. If its borders are rounded to whole cells, by how many pixels may each be off?
 # 3. The finished detector has a box AP of 0.8. Every pooled grid is now taken 4 pixels too far to
 #    the right and below. What is left of the AP?
+# 4. The box head pools 6 × 6 bins. It is given 12 × 12 of the same box instead, four times as many,
+#    without being trained again. What is its box AP now?
+
+# %%
+from fbnet_lesson.course import reveal
+
+guess = {
+    "begins at cell": None,
+    "ends at cell": None,
+    "pixels off at most": None,
+    "box AP, 4 pixels off": None,
+    "box AP with 12 × 12 bins": None,
+}
 
 # %%
 import math
@@ -37,7 +50,7 @@ from torchvision import ops
 
 import fbnet_lesson as fl
 import fbnet_lesson.detection.roi_align as package
-from fbnet_lesson.course import check, drawing, explore, plug
+from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.data.shapes import ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
 from fbnet_lesson.training.evaluation import evaluate
@@ -63,18 +76,20 @@ print("the box in cells:", (box / stride).tolist())
 print("middles of its three bins:", wanted.tolist())
 
 # %% [markdown]
-# **Cropping.** The box begins at 2.25 cells and ends at 8.25. There is no cell 2.25, so round:
-# cells 2 to 8, six of them, the mean of two for each bin.
+# **Cropping.** There is no cell 2.25, so the borders have to be rounded. The six cells from border
+# 2 to border 8 are left, and each bin is the mean of two of them.
 
 # %%
 first, last = (box[0, [0, 2]] / stride).round().int().tolist()
 crop = ramp[0, 0, first:last, first:last]  # (6, 6)
 cropped = crop.reshape(3, 2, 3, 2).mean((1, 3))  # (bins y, cells, bins x, cells) -> (3, 3)
 print("cropped:", cropped[0].tolist(), "off by", (cropped[0] - wanted).tolist())
+begin, end = (box[0, [0, 2]] / stride).tolist()
+reveal(guess, {"begins at cell": begin, "ends at cell": end, "pixels off at most": stride / 2})
 
 # %% [markdown]
-# Two pixels too far left, as 2.25 became 2. At worst it is half a cell, 4 pixels; and a box that
-# is not a multiple of three cells wide would not even divide.
+# Two pixels too far to the left, because 2.25 became 2; at worst it is half a cell. And a box whose
+# width is not a multiple of three cells could not be divided into three bins at all.
 #
 # ## ROIPool
 #
@@ -138,7 +153,7 @@ def where_it_looks(pool) -> Tensor:
     return ((pool(ramp) - pool(-ramp)) / 2)[:, 0, 0]
 
 
-pooled = where_it_looks(lambda values: ops.roi_pool(values, [box], 3, 1 / stride))
+pooled = where_it_looks(lambda values: mine(roi_pool)(values[0], box[0], 3, 1 / stride)[None])
 print("ROIPool:", pooled[0].tolist(), "off by", (pooled[0] - wanted).tolist())
 
 # %% [markdown]
@@ -160,6 +175,8 @@ for name, seen in looks.items():
     print(f"at most {(seen - middle).abs().max():.1f} pixels off")
 
 # %%
+# alt: Where the left bin looks, over the left border of the box. The middle of the bin is a thick
+#      straight line; ROIAlign lies exactly on it; ROIPool goes up in stairs of 8 pixels beside it.
 (ax,) = drawing.panels(1, height=3.0)
 ax.plot(starts, middle, "-", color="0.7", linewidth=6, label="the middle of the bin")
 ax.plot(starts, looks["ROIPool"], "k.", markersize=5, label="where ROIPool looks")
@@ -177,8 +194,8 @@ _ = ax.legend(fontsize=8)
 #
 # ## Between the cells
 #
-# ROIAlign does not round; it asks what the map is worth *between* its cells. With $f$ the way
-# from one cell to the next, 0 to 1, along y and x:
+# ROIAlign does not round; it asks what the map is worth *between* its cells. Let $f_y$ and $f_x$
+# say how far the point is from one cell to the next, from 0 to 1:
 #
 # $$v = (1-f_y)(1-f_x)\,v_{00} + (1-f_y)\,f_x\,v_{01} + f_y(1-f_x)\,v_{10} + f_y f_x\,v_{11}.$$
 
@@ -215,16 +232,20 @@ check(bilinear)
 
 # %%
 few = ShapesDataset(6, seed=0, transform=eval_transform(), cache=True)
-usual = evaluate(model, few)["box"]["AP"]
-with plug(bilinear=bilinear):
-    yours = evaluate(model, few)["box"]["AP"]
-print(f"box AP on {len(few)} scenes: nearly the same:", abs(usual - yours) < 0.05)
+
+
+def box_ap_of_few() -> float:
+    return round(evaluate(model, few)["box"]["AP"], 1)
+
+
+compare(box_ap_of_few, bilinear=bilinear)
 
 # %% [markdown]
 # ## Half a cell
 #
 # One question is left: at which point of the *map* does a pixel x lie? Cell 0 covers the pixels 0
-# to 8. Its value belongs to its centre, pixel 4, and `values[0]` is the map at point 0. So
+# to 8, and its value belongs to its centre, pixel 4. But `values[0]` is the map at point 0. So
+# pixel 4 is point 0, pixel 12 is point 1, and in general
 #
 # $$\text{point} = x / \text{stride} - \tfrac{1}{2}.$$
 #
@@ -263,6 +284,8 @@ for name, e in off.items():
     print(f"{name:18s}" + "".join(f"{number:11.1f}" for number in numbers))
 
 # %%
+# alt: Four histograms of pixels too far to the right. Rounded crop: wide, around 0. ROIPool: wide,
+#      around 4. ROIAlign without the half cell: one bar at 4. ROIAlign: one bar at 0.
 figure_axes = drawing.panels(4, height=1.1, columns=1)
 for ax, (name, e) in zip(figure_axes, off.items(), strict=True):
     ax.hist(e.flatten(), bins=torch.arange(-6.25, 12.5, 0.5), color="0.4")
@@ -304,11 +327,12 @@ for name, pool in others.items():
         as_is[name], mask_ap = average_precision(model)
     lost = 1 - mask_ap / own_mask_ap
     print(f"{name:13s} box AP {as_is[name]:.1f}, of the mask AP more than 40 % lost: {lost > 0.4}")
+reveal(guess, {"box AP, 4 pixels off": round(as_is["no half cell"], 1)})
 
 # %% [markdown]
-# The constant error costs two thirds of the box AP: that is the third question of the beginning.
-# But the network was trained *without* it. Had it been there in training, the box head might have
-# learned to answer "4 pixels to the left" by itself. That can be tried in a few seconds: keep
+# The constant error costs two thirds of the box AP. But the network was trained *without* it. Had
+# it been there in training, the box head might have learned to answer "4 pixels to the left" by
+# itself. That can be tried in a few seconds: keep
 # everything but the box head as it is, compute features and proposals of 128 training scenes once,
 # and let only the box head learn, for 32 steps of 4 scenes.
 
@@ -358,6 +382,8 @@ for name in others:
     print(f"{name}: more than two thirds of the loss regained: {regained > 2 / 3}")
 
 # %%
+# alt: Pairs of bars of box AP, heads as they are and box head retrained. Without the half cell the
+#      second is much higher than the first; for the rounded crop and ROIPool it stays below 0.6.
 (ax,) = drawing.panels(1, height=2.6)
 places = range(len(as_is))
 ax.bar([p - 0.2 for p in places], as_is.values(), 0.36, color="0.75", label="heads as they are")
@@ -371,10 +397,9 @@ _ = ax.legend(fontsize=8, loc="upper right", ncols=2)
 
 # %% [markdown]
 # The left pair is the control: so short a training costs a little AP by itself. Most of what the
-# constant error cost is back after 32 steps, and the rest would follow. What
-# rounding cost stays lost: two boxes that differ by 3 pixels may get the very same numbers, and no
-# head can answer them differently. ROIPool has both errors, and gets back the constant one only: it
-# ends about where the rounded crop is.
+# constant error cost is back after 32 steps. What rounding cost stays lost: two boxes that differ
+# by 3 pixels may get the very same numbers, and no head can answer them differently. ROIPool has
+# both errors and gets back the constant one only: it ends about where the rounded crop is.
 #
 # So the half cell is a matter of *agreement* between training and use: a checkpoint that was
 # trained with `aligned=False` needs `aligned=False` for ever. Rounding loses information, and no
@@ -427,10 +452,12 @@ print("each bin's weights sum to", along.sum(1).tolist())
 print("A @ x of the cells:", (along @ ramp[0, 0, 0]).tolist())
 
 # %%
+# alt: Two matrices in one scale of grey, a bin a row and a cell a column. With 3 bins each row has
+#      three grey cells, with 6 bins two, of which one is darker; they go down from left to right.
 axes = drawing.panels(2, height=2.2)
-drawing.show_map(axes[0], along, "A: 3 bins × 16 cells, dark is 1/2")
+drawing.show_map(axes[0], along, "A: 3 bins × 16 cells; black would be 1", vmin=0, vmax=1)
 six = package.axis_weights(box[:, 0] / stride, box[:, 2] / stride, 6, 16, 0)[0]
-drawing.show_map(axes[1], six, "the same box in 6 bins, dark is 3/4")
+drawing.show_map(axes[1], six, "the same box in 6 bins, same greys", vmin=0, vmax=1)
 for ax in axes:
     ax.set_aspect("auto")
     ax.set_xticks(range(0, 17, 2))
@@ -457,16 +484,14 @@ from fbnet_lesson.course.exercises.lesson07 import axis_matrix
 check(axis_matrix)
 
 # %%
-with plug(axis_matrix=axis_matrix):
-    box_ap, mask_ap = average_precision(model)
-print(f"your matrices inside: box AP {box_ap:.1f}, mask AP {mask_ap:.1f}")
+compare(box_ap_of_few, axis_matrix=axis_matrix)
 
 # %% [markdown]
 # ### Exercise 4: `roi_align`
 #
-# Now ROIAlign itself, for all boxes and channels of one feature map. Take the package's
-# `axis_weights`, which is your matrix for all boxes at once, so that your exercise 3 cannot get in
-# the way.
+# Now ROIAlign itself, for all boxes and channels of one feature map. Use the package's
+# `axis_weights`: it is your matrix for all boxes at once, so this exercise does not depend on the
+# last one.
 #
 # <details><summary>Hint</summary>
 #
@@ -486,10 +511,7 @@ from fbnet_lesson.course.exercises.lesson07 import roi_align
 check(roi_align)
 
 # %%
-with plug(roi_align=roi_align):
-    yours = average_precision(model)
-print(f"your roi_align inside: box AP {yours[0]:.1f}, mask AP {yours[1]:.1f}")
-print("the same AP as with the package's:", abs(yours[0] - own_box_ap) < 0.005)
+compare(box_ap_of_few, roi_align=roi_align)
 
 # %% [markdown]
 # ### Why the package does it otherwise
@@ -513,25 +535,30 @@ for name, cells in {"this detector": (16, 16), "p2 of a pyramid": (200, 320)}.it
 #
 # ## Turn a knob: move a box by less than a cell
 #
-# Drag the box over a hill. Watch which numbers change; the static picture shows two positions.
+# Drag the box over a hill. **Find** the longest way that it can go without any of ROIPool's numbers
+# changing, and the shortest after which one of ROIAlign's does. Both poolers are yours, if they
+# have passed. The static picture shows two positions.
 
 # %%
 grid_y, grid_x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
 hill = (5 - ((grid_x - 5.0) ** 2 + (grid_y - 2.2) ** 2).sqrt()).clamp(min=0)  # (8, 8)
 
 
+rounding, exact = mine(roi_pool), mine(roi_align)
+
+
 def pool_both(x: float) -> tuple[Tensor, Tensor, Tensor]:
     """A box of 4 × 4 cells from (x, 1), and it pooled in 2 × 2 bins in both ways. Stride 1."""
-    at, values = torch.tensor([[x, 1.0, x + 4, 5.0]]), hill[None, None]
-    return at, ops.roi_pool(values, [at], 2)[0, 0], own_pool(values, [at], 2, 1.0)[0, 0]
+    at = torch.tensor([[x, 1.0, x + 4, 5.0]])
+    return at, rounding(hill[None], at[0], 2, 1.0)[0], exact(hill[None], at, 2, 1.0)[0, 0]
 
 
 def draw_both(axes, x: float) -> None:
     at, pooled, aligned = pool_both(x)
     drawing.show_map(axes[0], hill, f"map, box from x = {x:g} cells", vmax=10)
     drawing.draw_boxes(axes[0], at, width=2)
-    drawing.value_grid(axes[1], pooled, "ROIPool")
-    drawing.value_grid(axes[2], aligned, "ROIAlign")
+    drawing.value_grid(axes[1], pooled, "ROIPool", scale=hill)  # one scale of grey for all
+    drawing.value_grid(axes[2], aligned, "ROIAlign", scale=hill)
 
 
 def picture(x: float):
@@ -543,6 +570,8 @@ def picture(x: float):
 explore(picture, x=ipywidgets.FloatSlider(0.5, min=0, max=4, step=0.125))
 
 # %%
+# alt: Two rows, a box on a hill and what it pools to. Between the rows the box has moved by three
+#      quarters of a cell; the four numbers of ROIPool are the same, those of ROIAlign are not.
 axes = drawing.panels(6, height=2.2, columns=3)
 for row, x in ((axes[:3], 0.5), (axes[3:], 1.25)):
     draw_both(row, x)
@@ -572,22 +601,30 @@ mask_macs = count_macs(heads.mask_head.body, torch.zeros(1, channels, 14, 14))
 print(f"mask head at 14 × 14 {mask_macs / 1e6:3.1f} M, for the few boxes that are left")
 
 # %% [markdown]
-# The body of the box head is convolutional and ends with a mean over its cells, so that the
-# weights fit at any resolution, and AP can be measured at once. Predict the curve: is more always
-# better? Then run.
+# The body of the box head is convolutional and ends with a mean over its cells, so its weights fit
+# any resolution, and AP can be measured at once. You have predicted it for 12 × 12.
+#
+# **Decide**, too: you may spend 4 million multiply-adds a box. Which resolution do you choose, and
+# does it beat 6? Write it into the cell.
 
 # %%
+your_resolution = None  # decide: one more resolution, such as 7
+resolutions = sorted({*resolutions, your_resolution or 6})
+macs = {r: count_macs(heads.box_head.body, torch.zeros(1, channels, r, r)) for r in resolutions}
 as_trained, tuned = {}, {}
 for r in resolutions:
     other = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", box_pooler_resolution=r)
     as_trained[r] = average_precision(other)[0]
     tuned[r] = after["as trained"] if r == 6 else average_precision(retrained(r))[0]
 print("as trained, the best is", max(as_trained, key=as_trained.get))
-print("as trained, AP at 12 is under 0.1:", as_trained[12] < 0.1)
+reveal(guess, {"box AP with 12 × 12 bins": round(as_trained[12], 1)})
 print("after 32 steps, AP at 12 is over 0.6:", tuned[12] > 0.6)
 print("after 32 steps, AP at 8 less AP at 6 is under 0.05:", tuned[8] - tuned[6] < 0.05)
 
 # %%
+# alt: Box AP over resolution: with the heads as they are a sharp peak at 6, falling to nearly 0 at
+#      12; with the box head retrained a flat curve. Beside it bars of multiply-adds a box, which
+#      grow with the square of the resolution.
 left, right = drawing.panels(2, height=2.7)
 left.plot(resolutions, list(as_trained.values()), "o--", color="0.55", label="heads as they are")
 left.plot(resolutions, list(tuned.values()), "ko-", label="box head retrained")
@@ -604,11 +641,11 @@ for ax in (left, right):
     ax.grid(axis="y", alpha=0.4)
 
 # %% [markdown]
-# The dashed curve mixes two causes, and says little about resolution. The head was trained at 6:
-# at 12 its 3 × 3 convolutions see a quarter of the area, on smoother values, with the border twice
-# as far away; all its statistics are off. It is a curve of *how far from training*. Retraining
-# takes that cause away, step by step: the solid curve flattens, and has not come to rest at the
-# outer resolutions. It still favours 6, where it began.
+# The dashed curve mixes two causes and says little about resolution. The head was trained at 6. At
+# 12 its 3 × 3 convolutions see a quarter of the area, on smoother values, with the border twice as
+# far away; all its statistics are off. What the curve shows is mostly the distance *from training*.
+# Retraining takes that cause away bit by bit: the solid curve is much flatter, but 32 steps are not
+# enough for the outer resolutions, and it still favours 6, where it began.
 #
 # A fair race starts all heads from nothing. It takes two minutes a head, so it is run outside this
 # notebook, and its numbers are not checked here (`docs/experiments/pooler_resolution.py`): new box
@@ -642,6 +679,9 @@ for m, iou in perfect.items():
     print(f"mask {m:2d} × {m:<2d} mean IoU {iou.mean():.2f}, of {len(iou)} objects")
 
 # %%
+# alt: Share of objects that a perfect mask brings to IoU 0.75, 0.9 and 0.95, over the cells of the
+#      mask. At 0.75 nearly all from 12 cells on; at 0.95 a fifth at 12, four fifths at 28, and more
+#      at 56.
 (ax,) = drawing.panels(1, height=2.6)
 for threshold, style in ((0.75, "ko-"), (0.9, "ks--"), (0.95, "k^:")):
     share = [float((perfect[m] >= threshold).float().mean()) for m in sizes]
@@ -665,9 +705,10 @@ print("share of objects that a perfect mask brings to IoU 0.95:", reach)
 # %% [markdown]
 # ## What the documentation gets wrong
 #
-# **Which resolution belongs to which head.** A widely read page on FBNet's detectors lists two
-# pooler resolutions, 6 and 14, and says of both that they are "before the mask predictor". 14 is
-# the mask head's; 6 is the box head's.
+# **Which resolution belongs to which head.** The page *FBNetV3* of Hasty's wiki, which is now
+# CloudFactory's, lists "Pooler Resolution (Mask)", 14, and "(Box)", 6, and says of both that
+# proposals are pooled to that size before they go to the mask predictor. 14 is the mask head's; 6
+# is the box head's.
 
 # %%
 for name in ("lesson/mask_rcnn_tiny", "d2go/mask_rcnn_fbnetv3a_dsmask_C4"):
@@ -703,18 +744,18 @@ cases = {
     "smaller than a cell": [41.0, 41, 43, 43],
 }
 rows = torch.tensor(list(cases.values()))
-pooled = package.roi_align(ramp, [rows], 2, 1 / stride)
+pooled = exact(ramp[0], rows, 2, 1 / stride)
 for name, values in zip(cases, pooled[:, 0, 0].tolist(), strict=True):
     print(f"{name:22s}{[round(v, 2) for v in values]}")
 theirs = ops.roi_align(ramp, [rows], 2, 1 / stride, aligned=True)
 print("torchvision gives the same:", torch.allclose(pooled, theirs, atol=1e-4))
-print("no box at all:", list(package.roi_align(ramp, [rows[:0]], 2, 1 / stride).shape))
+print("no box at all:", list(exact(ramp[0], rows[:0], 2, 1 / stride).shape))
 
 # %% [markdown]
 # - *Half outside*: the left bin has two samples along x, at −12 and −4 pixels. The first lies more
 #   than a cell beyond the map's first centre and is 0; the second is moved to the border, which is
-#   worth 4; the mean is 2. Zeros leak into bins at the border, so proposals are clipped to the
-#   image before.
+#   worth 4; the mean is 2. Such zeros would spoil the bins at the border, so proposals are clipped
+#   to the image before they are pooled.
 # - *No area*: with adaptive sampling, a bin without length has no sample, and gives 0. With a fixed
 #   number it gives the value at that place. Neither is an error: a head that sees zeros says
 #   "background".

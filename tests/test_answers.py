@@ -32,10 +32,28 @@ def test_a_wrong_answer_fails(cell):
         assert words in str(said).splitlines()[0], f"{cell.place}\n{said}"
 
 
-def test_the_report_counts_what_is_told_and_how(capsys):
+FOUR = """\
+# %% box_area · last pixel counted, and abs
+def box_area(boxes):
+    return ((boxes[..., 2] - boxes[..., 0] + 1) * (boxes[..., 3] - boxes[..., 1] + 1)).abs()
+# %% box_area · no difference
+def box_area(boxes):
+    return boxes[..., 2] * boxes[..., 3]
+# %% box_area · a list
+def box_area(boxes):
+    return ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).tolist()
+# %% box_area · half the area
+def box_area(boxes):
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) / 2
+"""
+
+
+def test_the_report_counts_what_is_told_and_how(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"there are no cells in right_00_\*.py"):
         report.main("right_00")
-    report.main(str(FOLDER / "wrong_00.py"))
+    file = tmp_path / "wrong_00.py"
+    file.write_text(FOUR)
+    report.main(str(file))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("   box_area · last pixel counted, and abs · ")
     assert lines[1].startswith("     failed: ✗ box_area: counts the last pixel twice")

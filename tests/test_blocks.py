@@ -128,11 +128,16 @@ def test_biases_padding_divisor_and_the_kept_expansion_are_options():
     assert kept.pw.conv.weight.shape == (8, 8, 1, 1)
 
 
-def test_channel_shuffle_interleaves_the_groups_and_refuses_odd_ones():
+def test_channel_shuffle_interleaves_the_groups():
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
-    with pytest.raises(ValueError, match="groups 4 does not divide the 6 channels"):
-        channel_shuffle(x, 4)
+
+
+def test_groups_that_do_not_divide_a_width_are_refused():
+    with pytest.raises(ValueError, match="groups 3 must divide all widths: 9 in, 32 in the middle"):
+        InvertedResidual(9, 12, expansion=3, groups=3)
+    with pytest.raises(ValueError, match="8 in, 8 in the middle, 9 out"):
+        InvertedResidual(8, 9, groups=2)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])

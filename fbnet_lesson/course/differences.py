@@ -79,7 +79,8 @@ def _of_numbers(expected: float, got: Any, rtol: float, atol: float) -> Differen
     number = got
     if isinstance(got, Tensor | np.generic | np.ndarray) and got.ndim == 0:
         number = got.item()
-    allowed = {bool: bool, int: int, float: int | float}[type(expected)]
+    # Not by type(expected): a wrong answer that stands for the expected one may be a NumPy float.
+    allowed = next(kinds for kinds in (bool, int, int | float) if isinstance(expected, kinds))
     if not isinstance(number, allowed) or (isinstance(number, bool) and allowed is not bool):
         return Difference(*_kinds(expected, got))
     if number == expected or (number != number and expected != expected):

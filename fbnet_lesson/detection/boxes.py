@@ -61,8 +61,11 @@ def centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def encode_boxes(boxes: Tensor, anchors: Tensor, weights: tuple[float, ...]) -> Tensor:
     """How to move each anchor onto its box: ``(dx, dy, dw, dh)`` (arXiv 1311.2524, app. C).
 
-    ``dx = wx (x - x_a) / w_a``, ``dw = ww log(w / w_a)``, x and y of the centres.
-    ``[N, 4], [N, 4] -> [N, 4]``, without unit. ValueError if a box or an anchor has no area.
+    ``dx = wx (x - x_a) / w_a``, ``dy = wy (y - y_a) / h_a``, ``dw = ww log(w / w_a)``,
+    ``dh = wh log(h / h_a)``: x and y are centres, w and h width and height, those with a of the
+    anchor; ``weights`` is (wx, wy, ww, wh). Floats ``[N, 4], [N, 4] -> [N, 4]``, without unit.
+
+    ValueError if a box or an anchor, whichever row it is, has a width or height that is not > 0.
     """
     for name, given in (("boxes", boxes), ("anchors", anchors)):
         bad = ~nonempty(given)

@@ -49,6 +49,16 @@ def draw_areas(case: Case, expected: Tensor, got: Tensor) -> None:
         ax.legend(fontsize=7)
 
 
+def areas_of_rows(boxes):
+    x1, y1, x2, y2 = boxes
+    return (x2 - x1) * (y2 - y1)
+
+
+def area_of_the_first(boxes):
+    x1, y1, x2, y2 = boxes.reshape(-1, 4)[0]
+    return (x2 - x1) * (y2 - y1)
+
+
 def areas_by_transposing(boxes):
     x1, y1, x2, y2 = boxes.permute(*reversed(range(boxes.dim())))
     return (x2 - x1) * (y2 - y1)
@@ -91,6 +101,37 @@ EXERCISES = (
                     "(boxes[..., 2] - boxes[..., 0])": "(boxes[..., 1] - boxes[..., 0])",
                     "(boxes[..., 3] - boxes[..., 1])": "(boxes[..., 3] - boxes[..., 2])",
                 },
+            ),
+            Mistake(
+                "multiplies the width by itself",
+                "The second factor is the height, y2 - y1: columns 3 and 1.",
+                edits={"(boxes[..., 3] - boxes[..., 1])": "(boxes[..., 2] - boxes[..., 0])"},
+            ),
+            Mistake(
+                "multiplies the height by itself",
+                "The first factor is the width, x2 - x1: columns 2 and 0.",
+                edits={"(boxes[..., 2] - boxes[..., 0])": "(boxes[..., 3] - boxes[..., 1])"},
+            ),
+            Mistake(
+                "subtracts the wrong way round along one axis",
+                "x2 - x1 and y2 - y1: the second corner less the first, both times.",
+                edits={"(boxes[..., 3] - boxes[..., 1])": "(boxes[..., 1] - boxes[..., 3])"},
+            ),
+            Mistake(
+                "takes four rows apart where it should take four columns",
+                "Unpacking goes along the first dimension, and the coordinates are the last one: "
+                "boxes.unbind(-1) gives the four columns.",
+                wrong=areas_of_rows,
+            ),
+            Mistake(
+                "adds all the areas up",
+                "Every box has an area of its own: [..., 4] -> [...].",
+                edits={"return (": "return ((", "- boxes[..., 1])": "- boxes[..., 1])).sum()"},
+            ),
+            Mistake(
+                "returns the area of the first box only",
+                "With [..., 2] instead of [0] the index is taken in every box at once.",
+                wrong=area_of_the_first,
             ),
             Mistake(
                 "adds width and height",
@@ -136,5 +177,7 @@ EXERCISES = (
         ),
         draw=draw_areas,
         hint="Width is x2 - x1, height is y2 - y1; the columns are x1, y1, x2, y2.",
+        difficulty=1,
+        minutes=3,
     ),
 )

@@ -68,11 +68,12 @@ def conv_case(c_in, c_out, kernel, size, stride=1, groups=1, bias=False) -> Case
 @st.composite
 def conv_cases(draw) -> Case:
     groups = draw(st.sampled_from((1, 2, 3)))
+    kernel = draw(st.sampled_from((1, 3, 5)))
     return conv_case(
         groups * draw(st.integers(1, 3)),
         groups * draw(st.integers(1, 3)),
-        draw(st.sampled_from((1, 3, 5))),
-        (draw(st.integers(1, 7)), draw(st.integers(1, 7))),
+        kernel,
+        (draw(st.integers(kernel, 7)), draw(st.integers(kernel, 7))),
         draw(st.sampled_from((1, 2))),
         groups,
         draw(st.booleans()),
@@ -107,6 +108,17 @@ CONV_COST = Exercise(
             edits={"= out_channels *": "= out_channels // groups *"},
         ),
         Mistake(
+            "multiplies by the groups",
+            "More groups make fewer weights: each output channel sees in_channels / groups inputs.",
+            edits={"in_channels // groups": "in_channels * groups"},
+        ),
+        Mistake(
+            "leaves the input channels out",
+            "That is right for a depthwise convolution only. In general an output channel has a "
+            "kernel for each of the in_channels / groups inputs that it sees.",
+            edits={" * (in_channels // groups)": ""},
+        ),
+        Mistake(
             "takes the kernel for a row of k weights",
             "The kernel is a square: k rows of k weights.",
             edits={" * kernel * kernel": " * kernel"},
@@ -133,11 +145,45 @@ CONV_COST = Exercise(
             edits={"math.ceil(size[1] / stride)": "size[1]"},
         ),
         Mistake(
+            "takes the map for a square as high as it is",
+            "size is (height, width): the second factor is ceil(size[1] / stride).",
+            edits={"size[1] / stride": "size[0] / stride"},
+        ),
+        Mistake(
+            "takes the map for a square as wide as it is",
+            "size is (height, width): the first factor is ceil(size[0] / stride).",
+            edits={"size[0] / stride": "size[1] / stride"},
+        ),
+        Mistake(
+            "divides the number of cells by the stride once",
+            "Stride 2 halves the rows and the columns, so that a quarter of the cells is left.",
+            edits={
+                "math.ceil(size[0] / stride) * math.ceil(size[1] / stride)": (
+                    "math.ceil(size[0] * size[1] / stride)"
+                )
+            },
+        ),
+        Mistake(
+            "rounds the number of cells up, and not the height and the width",
+            "Rows and columns are left out separately: three by three cells become two by two, "
+            "and 9 / 4 would be rounded to 3.",
+            edits={
+                "math.ceil(size[0] / stride) * math.ceil(size[1] / stride)": (
+                    "math.ceil(size[0] * size[1] / stride**2)"
+                )
+            },
+        ),
+        Mistake(
+            "counts the work of a single cell",
+            "Every weight is used once in each cell of the output: multiply by the cells.",
+            edits={"weights * cells": "weights"},
+        ),
+        Mistake(
             "applies no padding, so that the output shrinks by kernel - 1",
             "Padding kernel // 2 on each side keeps the size at stride 1.",
             edits={
-                "size[0] / stride": "max(0, size[0] - kernel + 1) / stride",
-                "size[1] / stride": "max(0, size[1] - kernel + 1) / stride",
+                "math.ceil(size[0] / stride)": "((size[0] - kernel) // stride + 1)",
+                "math.ceil(size[1] / stride)": "((size[1] - kernel) // stride + 1)",
             },
         ),
         Mistake(
@@ -152,6 +198,11 @@ CONV_COST = Exercise(
             "divides with / and so returns floats",
             "Counts are whole numbers: groups always divide the channels, so // loses nothing.",
             edits={"in_channels // groups": "in_channels / groups"},
+        ),
+        Mistake(
+            "has a bias for every input channel",
+            "A bias is added to what comes out: one number for each output channel.",
+            edits={"bias * out_channels": "bias * in_channels"},
         ),
         Mistake(
             "has one bias for the whole layer",
@@ -179,6 +230,11 @@ CONV_COST = Exercise(
             edits={"weights * cells": "2 * weights * cells"},
         ),
         Mistake(
+            "counts multiplications and additions separately",
+            "A multiplication and its addition are one MAC together, so leave the additions out.",
+            edits={"weights * cells": "(2 * weights - out_channels) * cells"},
+        ),
+        Mistake(
             "returns MACs first",
             "The order is (parameters, MACs).",
             edits={
@@ -191,6 +247,8 @@ CONV_COST = Exercise(
     hint="Count the weights first: outputs, times inputs that one output sees, times k x k. Then "
     "each weight is used once in every cell of the output.",
     examples=60,
+    difficulty=1,
+    minutes=10,
 )
 
 # ---------------------------------------------------------------------------- 2 · round_channels
@@ -221,6 +279,18 @@ ROUND_CHANNELS = Exercise(
             edits={"math.floor(wish / divisor + 0.5)": "round(wish / divisor)"},
         ),
         Mistake(
+            "rounds every half down",
+            "84 lies half-way between 80 and 88, and the docstring says that halves go up.",
+            edits={"math.floor(wish / divisor + 0.5)": "math.ceil(wish / divisor - 0.5)"},
+        ),
+        Mistake(
+            "adds 4 before it rounds down, whatever the divisor",
+            "Half a divisor makes rounding down into rounding to the nearest: 4 is half of 8 only.",
+            edits={
+                "math.floor(wish / divisor + 0.5) * divisor": "int(wish + 4) // divisor * divisor"
+            },
+        ),
+        Mistake(
             "rounds down instead of to the nearest multiple",
             "For small wishes the 0.95 rule hides it; what becomes of 92, between 88 and 96?",
             edits={"wish / divisor + 0.5": "wish / divisor"},
@@ -244,6 +314,35 @@ ROUND_CHANNELS = Exercise(
             "adds a divisor at exactly 0.95 of the wish",
             "'Never under 0.95' allows 0.95 itself: compare with <.",
             edits={"rounded < 0.95": "rounded <= 0.95"},
+        ),
+        Mistake(
+            "compares the number of divisors with 0.95 of the wish",
+            "Multiply by the divisor first: 20 times 8 channels against a wish of 160.",
+            edits={"rounded < 0.95 * wish": "rounded / divisor < 0.95 * wish"},
+        ),
+        Mistake(
+            "takes 0.95 of the rounded count and not of the wish",
+            "The count may be as small as 0.95 of the wish: the factor belongs to the wish.",
+            edits={"rounded < 0.95 * wish": "0.95 * rounded < wish"},
+        ),
+        Mistake(
+            "adds one channel where a divisor is missing",
+            "The answer stays a multiple of the divisor: take the next multiple.",
+            edits={"rounded + divisor if": "rounded + 1 if"},
+        ),
+        Mistake(
+            "returns how many divisors there are, not how many channels",
+            "Multiply by the divisor in the end.",
+            edits={
+                "rounded + divisor if rounded < 0.95 * wish else rounded": (
+                    "(rounded + divisor if rounded < 0.95 * wish else rounded) // divisor"
+                )
+            },
+        ),
+        Mistake(
+            "has 1 for the smallest value",
+            "Even for a wish of 0 the count is the divisor: max(divisor, ...).",
+            edits={"max(divisor, math": "max(1, math"},
         ),
         Mistake(
             "has no smallest value",
@@ -272,6 +371,8 @@ ROUND_CHANNELS = Exercise(
     ),
     hint="Round wish / divisor to the nearest whole number, then look at the two rules: at least "
     "the divisor, at least 0.95 of the wish.",
+    difficulty=2,
+    minutes=10,
 )
 
 # --------------------------------------------------------------------------- 3 · channel_shuffle
@@ -296,8 +397,21 @@ def draw_channels(case: Case, expected: Tensor, got: Tensor) -> None:
     """The maps with a column for each channel and a row for each cell of each image."""
     maps = {"x": case["x"], "expected": expected, "got": got}
     for ax, (title, value) in zip(drawing.panels(3, height=1.9), maps.items(), strict=True):
-        drawing.value_grid(ax, value.permute(0, 2, 3, 1).flatten(0, 2), title)
+        channels = value.flatten(1, -3)  # an answer may have them split into two axes
+        drawing.value_grid(ax, channels.permute(0, 2, 3, 1).flatten(0, 2), title)
         ax.set_xlabel("channel", fontsize=8)
+
+
+def shuffled_at_random(x: Tensor, groups: int) -> Tensor:
+    return x[:, torch.randperm(x.shape[1])]
+
+
+def moved_by_a_group(x: Tensor, groups: int) -> Tensor:
+    return x.roll(x.shape[1] // groups, 1)
+
+
+def shuffled_over_the_batch(x: Tensor, groups: int) -> Tensor:
+    return x.reshape(groups, -1).t().reshape(x.shape)
 
 
 CHANNEL_SHUFFLE = Exercise(
@@ -311,7 +425,6 @@ CHANNEL_SHUFFLE = Exercise(
         "groups of one channel change nothing": [{"x": numbered(1, 3), "groups": 3}],
         "each image is shuffled by itself": [{"x": numbered(2, 6), "groups": 2}],
         "rows and columns stay in their places": [{"x": numbered(1, 4, 2, 3), "groups": 2}],
-        "groups that do not divide the channels are refused": [{"x": numbered(1, 4), "groups": 3}],
     },
     mistakes=(
         Mistake(
@@ -349,12 +462,42 @@ CHANNEL_SHUFFLE = Exercise(
             edits={"(n, groups, c // groups, h, w)": "(n, 2, c // 2, h, w)"},
         ),
         Mistake(
-            "raises no ValueError where the groups do not divide the channels",
-            "Ask for c % groups first, and say in the message what was found.",
-            edits={"if c % groups:": "if False:"},
+            "swaps the channels of a group with the rows of the map",
+            "Count the axes from 0: (image, group, channel of the group, row, column). Axes 1 and "
+            "2 change places.",
+            edits={"transpose(1, 2)": "transpose(2, 3)"},
+        ),
+        Mistake(
+            "turns rows and columns round",
+            "Only the two axes that were made of the channels change places; height and width "
+            "stay as they are.",
+            edits={"transpose(1, 2)": "permute(0, 2, 1, 4, 3)"},
+        ),
+        Mistake(
+            "leaves the channels split into two axes",
+            "The last step puts the shape back: reshape(n, c, h, w).",
+            edits={"x.transpose(1, 2).reshape(n, c, h, w)": "x.transpose(1, 2)"},
+        ),
+        Mistake(
+            "shuffles at random",
+            "The name misleads: the order is fixed, a channel of each group in turn.",
+            wrong=shuffled_at_random,
+        ),
+        Mistake(
+            "moves the channels on by one group",
+            "Each new group has to hold a channel of every old one; moving whole groups mixes "
+            "nothing.",
+            wrong=moved_by_a_group,
+        ),
+        Mistake(
+            "deals out the numbers of the whole batch, not the channels of each image",
+            "Keep the images apart: the first axis stays n, and only the channel axis is split.",
+            wrong=shuffled_over_the_batch,
         ),
     ),
     hint="[N, C] seen as [N, G, C / G] is one row a group. Read it column by column.",
+    difficulty=2,
+    minutes=8,
 )
 
 # ---------------------------------------------------------------------------- 4 · squeeze_excite
@@ -494,6 +637,33 @@ SQUEEZE_EXCITE = Exercise(
             edits={").relu()": ")"},
         ),
         Mistake(
+            "has a sigmoid in both places",
+            "The first layer ends with a ReLU; only the second one makes gates.",
+            edits={"reduce_bias).relu()": "reduce_bias).sigmoid()"},
+        ),
+        Mistake(
+            "has sigmoid and ReLU the wrong way round",
+            "First the ReLU, between the layers; then the sigmoid, which makes gates of numbers.",
+            edits={
+                "reduce_bias).relu()": "reduce_bias).sigmoid()",
+                "expand_bias).sigmoid()": "expand_bias).relu()",
+            },
+        ),
+        Mistake(
+            "ends with tanh where the sigmoid should be",
+            "tanh lies between -1 and 1, so that a gate could turn the sign of a channel round.",
+            edits={").sigmoid()": ").tanh()"},
+        ),
+        Mistake(
+            "ends with the hard sigmoid",
+            "MobileNetV3 has the hard one; the docstring asks for the sigmoid, 1 / (1 + exp(-z)).",
+            edits={
+                "gates = (squeezed @ expand_weight.t() + expand_bias).sigmoid()": (
+                    "gates = nn.functional.hardsigmoid(squeezed @ expand_weight.t() + expand_bias)"
+                )
+            },
+        ),
+        Mistake(
             "has no sigmoid, so that a gate may be any number",
             "A gate lies between 0 and 1.",
             edits={").sigmoid()": ")"},
@@ -520,6 +690,20 @@ SQUEEZE_EXCITE = Exercise(
             edits={"return x * gates[:, :, None, None]": "return gates"},
         ),
         Mistake(
+            "returns the gates [N, C, 1, 1] without multiplying",
+            "One step is left: x times these gates. Broadcasting does the rest.",
+            edits={"return x * gates": "return gates"},
+        ),
+        Mistake(
+            "returns the gates of every cell without multiplying",
+            "The gates have the right shape now; multiply x by them.",
+            edits={
+                "return x * gates[:, :, None, None]": (
+                    "return gates[:, :, None, None].expand_as(x).clone()"
+                )
+            },
+        ),
+        Mistake(
             "adds the gated map to x",
             "Here x is only scaled; the block's residual comes later, behind the projection.",
             edits={"return x * gates": "return x + x * gates"},
@@ -531,6 +715,16 @@ SQUEEZE_EXCITE = Exercise(
             edits={"gates[:, :, None, None]": "gates"},
         ),
         Mistake(
+            "forgets the bias of the first layer",
+            "reduce_bias is added before the ReLU.",
+            edits={" + reduce_bias": ""},
+        ),
+        Mistake(
+            "forgets the bias of the second layer",
+            "expand_bias is added before the sigmoid.",
+            edits={" + expand_bias": ""},
+        ),
+        Mistake(
             "forgets the biases",
             "Both layers have one: the convolutions of SE are not followed by a norm.",
             edits={" + reduce_bias": "", " + expand_bias": ""},
@@ -538,6 +732,8 @@ SQUEEZE_EXCITE = Exercise(
     ),
     hint="Four steps, each with its shape: mean [N, C], ReLU of the first layer [N, S], sigmoid of "
     "the second [N, C], product with x.",
+    difficulty=2,
+    minutes=12,
 )
 
 EXERCISES = (CONV_COST, ROUND_CHANNELS, CHANNEL_SHUFFLE, SQUEEZE_EXCITE)

@@ -18,6 +18,7 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
 
     y = (x − E[x]) / √(Var[x] + eps) · weight + bias. E and Var are over all images and positions
     of a channel; Var is the biased variance, the sum of squares divided by the number of values.
+    Both depend on x, and a gradient flows back to x through both.
 
     Args:
         x: ``[N, C, H, W]``, at least two values per channel; they may lie far from zero.
@@ -51,6 +52,12 @@ def mixed_by_reshape(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5)
     rows = x.reshape(x.shape[1], -1)
     mean, var = (v[:, None, None] for v in (rows.mean(1), rows.var(1, correction=0)))
     return (x - mean) / (var + eps).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+
+def as_group_norm_of_one_group(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
+    return F.group_norm(x, 1, weight, bias, eps)
 
 
 def batch_norm_inside(function):
@@ -123,6 +130,30 @@ def counting_images(
     )
 
 
+def variance_first(
+    running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    mean, var = running_update(running_mean, running_var, x, momentum)
+    return var, mean
+
+
+def from_the_new_mean(
+    running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    mean = (1 - momentum) * running_mean + momentum * x.mean((0, 2, 3))
+    squares = ((x - mean[:, None, None]) ** 2).sum((0, 2, 3))
+    var = squares / (x[:, 0].numel() - 1)
+    return mean, (1 - momentum) * running_var + momentum * var
+
+
+def image_by_image(
+    running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    for image in x:
+        running_mean, running_var = running_update(running_mean, running_var, image[None], momentum)
+    return running_mean, running_var
+
+
 def running_update_inside(function):
     """The learner's update in every ``nn.BatchNorm2d`` that trains."""
 
@@ -147,7 +178,8 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float 
 
     y = (x − E[x]) / √(Var[x] + eps) · weight + bias. A group is ``C / groups`` channels that follow
     one another. E and the biased Var are over the channels of a group and all positions, for each
-    image by itself; weight and bias are still one per channel.
+    image by itself; weight and bias are still one per channel. A gradient flows back to x, through
+    E and Var too.
 
     Args:
         x: ``[N, C, H, W]``; ``groups`` divides C.
@@ -173,6 +205,12 @@ def interleaved(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
     return normalised * weight[:, None, None] + bias[:, None, None]
 
 
+def left_in_groups(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
+    return group_norm(x, groups, weight, bias, eps).unflatten(1, (groups, -1))
+
+
 def group_norm_inside(function):
     """The learner's group norm in every ``GN`` layer of the package."""
 
@@ -189,6 +227,12 @@ def with_raw_pooled_moments(means: Tensor, variances: Tensor, worker_weights: Te
     share = (worker_weights / worker_weights.sum().clamp(min=1))[:, None]
     mean = (share * means).sum(0)
     return mean, (share * (variances + means**2)).sum(0) - mean**2
+
+
+def of_a_sample(means: Tensor, variances: Tensor, worker_weights: Tensor):
+    mean, var = pool_statistics(means, variances, worker_weights)
+    total = worker_weights.sum().clamp(min=1)
+    return mean, var * total / (total - 1).clamp(min=1)
 
 
 # ------------------------------------------------------------------------------ cases and figures
@@ -237,6 +281,11 @@ def pool_cases(draw) -> Case:
 def maps(*images: list[list[float]]) -> Tensor:
     """``[N, C, 1, W]`` from the values of each channel of each image."""
     return torch.tensor(images)[:, :, None]
+
+
+def tracked(x: Tensor) -> Tensor:
+    """``x``, of which the gradient is asked."""
+    return x.requires_grad_()
 
 
 def norm_case(x: Tensor, weight=None, bias=None, eps: float | None = 0.25, groups=None) -> Case:
@@ -320,6 +369,9 @@ EXERCISES = (
             "a constant channel": [norm_case(maps([[3.0, 3.0]], [[3.0, 3.0]]), bias=[1.0])],
             "far from zero": [norm_case(maps([[4096.0, 4096.0]], [[4097.0, 4097.0]]))],
             "eps is 1e-5 unless it is given": [norm_case(maps([[0.0, 2.0**-7]]), eps=None)],
+            "the gradient flows through mean and variance": [
+                norm_case(tracked(maps([[0.0, 2.0]], [[3.0, 7.0]])), weight=[2.0])
+            ],
         },
         mistakes=(
             Mistake(
@@ -374,9 +426,68 @@ EXERCISES = (
                 },
             ),
             Mistake(
+                "takes the statistics of an image over all its channels",
+                "That is layer norm. A batch norm keeps channels apart and takes images together: "
+                "its mean is over the dimensions 0, 2 and 3.",
+                wrong=as_group_norm_of_one_group,
+            ),
+            Mistake(
+                "does not subtract the mean",
+                "The numerator is x − E[x]: afterwards a channel has mean 0.",
+                edits={"normalised = (x - mean)": "normalised = x"},
+            ),
+            Mistake(
                 "forgets weight and bias",
                 "The last step gives each channel its slope and its shift.",
                 edits={AFFINE: "normalised"},
+            ),
+            Mistake(
+                "forgets the bias",
+                "The shift comes last: + bias, one number a channel.",
+                edits={" + bias[:, None, None]": ""},
+            ),
+            Mistake(
+                "forgets the weight",
+                "The slope is a factor, one number a channel, before the bias is added.",
+                edits={"normalised * weight[:, None, None]": "normalised"},
+            ),
+            Mistake(
+                "shifts before it scales",
+                "First times weight, then plus bias: the weight must not multiply the bias.",
+                edits={
+                    AFFINE: "(normalised + bias[:, None, None]) * weight[:, None, None]",
+                },
+            ),
+            Mistake(
+                "scales by the bias and shifts by the weight",
+                "weight is the slope, a factor; bias is the shift, a term.",
+                edits={AFFINE: "normalised * bias[:, None, None] + weight[:, None, None]"},
+            ),
+            Mistake(
+                "lays weight and bias along the width",
+                "A vector of C values meets the last dimension, W. weight[:, None, None] has shape "
+                "(C, 1, 1) and meets the channels.",
+                edits={AFFINE: "normalised * weight + bias"},
+            ),
+            Mistake(
+                "lays the mean along the width, and takes the variance from there",
+                "Without keepdim=True the mean is a vector of C values, which meets the last "
+                "dimension, W. With it, it has shape (1, C, 1, 1).",
+                edits={
+                    "x.mean((0, 2, 3), keepdim=True)": "x.mean((0, 2, 3))",
+                    "** 2).mean((0, 2, 3), keepdim=True)": "** 2).mean((0, 2, 3))",
+                    AFFINE: "normalised * weight + bias",
+                },
+            ),
+            Mistake(
+                "cuts the gradient of mean and variance off",
+                "detach(), item() and no_grad() turn them into constants. They depend on x, and so "
+                "they have a part in its gradient.",
+                edits={
+                    "mean = x.mean((0, 2, 3), keepdim=True)": "mean = x.detach().mean((0, 2, 3), "
+                    "keepdim=True)",
+                    "((x - mean) ** 2)": "((x.detach() - mean) ** 2)",
+                },
             ),
             Mistake(
                 "loses the variance far from zero",
@@ -407,11 +518,23 @@ EXERCISES = (
                 "by zero.",
                 edits={"(var + eps)": "var"},
             ),
+            Mistake(
+                "takes 1e-5 for eps, whatever is given",
+                "eps is an argument, and 1e-5 only what it is by default.",
+                edits={"(var + eps)": "(var + 1e-5)"},
+            ),
+            Mistake(
+                "squares eps",
+                "It is added to the variance as it is.",
+                edits={"(var + eps)": "(var + eps**2)"},
+            ),
         ),
         hint="Take mean and variance over N, H and W with keepdim=True, so that they broadcast.",
         oracle=torch_batch_norm,
         draw=draw_channels,
         plug=batch_norm_inside,
+        difficulty=1,
+        minutes=12,
     ),
     Exercise(
         solution=running_update,
@@ -483,11 +606,48 @@ EXERCISES = (
                 "Mean and variance are both moved.",
                 edits={"(1 - momentum) * running_var + momentum * var": "running_var"},
             ),
+            Mistake(
+                "leaves the mean as it was",
+                "Mean and variance are both moved, by the same share.",
+                edits={"(1 - momentum) * running_mean + momentum * mean": "running_mean"},
+            ),
+            Mistake(
+                "returns the variance first",
+                "The order is mean, variance. (torch.var_mean gives them the other way round.)",
+                wrong=variance_first,
+            ),
+            Mistake(
+                "moves by 0.1, whatever the momentum",
+                "momentum is an argument; 0.1 is only what PyTorch's layers begin with.",
+                edits={"    mean = x.mean": "    momentum = 0.1\n    mean = x.mean"},
+            ),
+            Mistake(
+                "takes one mean and one variance for all channels",
+                "Every channel has its own: the dimensions are 0, 2 and 3, without 1.",
+                edits={"x.mean((0, 2, 3))": "x.mean()", "x.var((0, 2, 3), ": "x.var("},
+            ),
+            Mistake(
+                "takes the statistics of each image by itself",
+                "The mean goes over the images too: [N, C, H, W] -> [C].",
+                edits={"x.mean((0, 2, 3))": "x.mean((2, 3))", "x.var((0, 2, 3)": "x.var((2, 3)"},
+            ),
+            Mistake(
+                "moves once for every image",
+                "The whole batch is one step: all its images make one mean and one variance.",
+                wrong=image_by_image,
+            ),
+            Mistake(
+                "measures the variance from the new running mean",
+                "The batch's variance is about the batch's own mean.",
+                wrong=from_the_new_mean,
+            ),
         ),
         hint="new = (1 − momentum) · old + momentum · batch, for the mean and for the variance.",
         oracle=torch_running_update,
         draw=draw_statistics,
         plug=running_update_inside,
+        difficulty=1,
+        minutes=8,
     ),
     Exercise(
         solution=pool_statistics,
@@ -523,6 +683,20 @@ EXERCISES = (
                 "divides by the number of workers",
                 "The shares have to add up to one: divide by the sum of the weights.",
                 edits={"worker_weights.sum().clamp(min=1)": "len(worker_weights)"},
+            ),
+            Mistake(
+                "multiplies by the weights without dividing by their sum",
+                "A mean needs shares: worker_weights / worker_weights.sum().",
+                edits={"worker_weights / worker_weights.sum().clamp(min=1)": "worker_weights"},
+            ),
+            Mistake(
+                "turns the weights into shares with a softmax",
+                "A worker with four values counts four times as much as one with a single value: "
+                "divide by the sum.",
+                edits={
+                    "worker_weights / worker_weights.sum().clamp(min=1)": "worker_weights.float()"
+                    ".softmax(0)"
+                },
             ),
             Mistake(
                 "divides by zero when no worker has images",
@@ -565,6 +739,47 @@ EXERCISES = (
                 wrong=with_raw_pooled_moments,
             ),
             Mistake(
+                "leaves the workers' own variances out",
+                "A worker's values differ from one another too: add the mean of the variances.",
+                edits={"(variances + (means - mean) ** 2)": "(means - mean) ** 2"},
+            ),
+            Mistake(
+                "averages the standard deviations",
+                "Squares add up, roots do not; and the workers' means differ besides.",
+                edits={
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share "
+                    "* variances.sqrt()).sum(0) ** 2"
+                },
+            ),
+            Mistake(
+                "squares the shares too",
+                "Only the distance of a mean is squared; its share multiplies the square.",
+                edits={
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share * variances)"
+                    ".sum(0) + ((share * (means - mean)) ** 2).sum(0)"
+                },
+            ),
+            Mistake(
+                "weights the variance, but not the mean",
+                "Every worker's mean counts by the same share as its variance.",
+                edits={"(share * means).sum(0)": "means.mean(0)"},
+            ),
+            Mistake(
+                "makes the variance unbiased",
+                "The docstring asks for the biased one: the sum of squares divided by the weights' "
+                "sum, not by one less.",
+                wrong=of_a_sample,
+            ),
+            Mistake(
+                "keeps the workers' dimension, with size 1",
+                "[workers, C] -> [C]: sum over dimension 0 without keepdim.",
+                edits={
+                    "(share * means).sum(0)": "(share * means).sum(0, keepdim=True)",
+                    "(share * (variances + (means - mean) ** 2)).sum(0)": "(share * (variances "
+                    "+ (means - mean) ** 2)).sum(0, keepdim=True)",
+                },
+            ),
+            Mistake(
                 "adds the distances of the means unsquared",
                 "A variance is made of squares.",
                 edits={"(means - mean) ** 2": "(means - mean).abs()"},
@@ -572,6 +787,8 @@ EXERCISES = (
         ),
         hint="First the pooled mean; then the mean variance plus the variance of the means.",
         draw=draw_statistics,
+        difficulty=3,
+        minutes=15,
     ),
     Exercise(
         solution=group_norm,
@@ -600,6 +817,9 @@ EXERCISES = (
             "a constant group": [norm_case(maps([[3.0, 3.0]]), bias=[1.0], groups=1)],
             "eps is 1e-5 unless it is given": [
                 norm_case(maps([[0.0, 2.0**-7]]), groups=1, eps=None)
+            ],
+            "the gradient flows through mean and variance": [
+                norm_case(tracked(maps([[0.0, 2.0], [3.0, 7.0]])), weight=[2.0, 1.0], groups=1)
             ],
         },
         mistakes=(
@@ -664,6 +884,60 @@ EXERCISES = (
                 edits={AFFINE: "normalised"},
             ),
             Mistake(
+                "takes the statistics over the channels of a group only",
+                "Every position counts too: the mean goes over the last three dimensions.",
+                edits={
+                    "grouped.mean((2, 3, 4)": "grouped.mean((2,)",
+                    "** 2).mean((2, 3, 4)": "** 2).mean((2,)",
+                },
+            ),
+            Mistake(
+                "does not subtract the mean",
+                "The numerator is x − E[x]: afterwards a group has mean 0.",
+                edits={"((grouped - mean) / ": "(grouped / "},
+            ),
+            Mistake(
+                "divides by the variance",
+                "To have variance 1 afterwards, divide by the standard deviation, a root.",
+                edits={ROOT: "(var + eps)"},
+            ),
+            Mistake(
+                "forgets eps",
+                "A group that is the same everywhere has variance 0: without eps it is divided "
+                "by zero.",
+                edits={"(var + eps)": "var"},
+            ),
+            Mistake(
+                "takes 1e-5 for eps, whatever is given",
+                "eps is an argument, and 1e-5 only what it is by default.",
+                edits={"(var + eps)": "(var + 1e-5)"},
+            ),
+            Mistake(
+                "lays weight and bias along the width",
+                "A vector of C values meets the last dimension, W. weight[:, None, None] has shape "
+                "(C, 1, 1) and meets the channels.",
+                edits={AFFINE: "normalised * weight + bias"},
+            ),
+            Mistake(
+                "shifts before it scales",
+                "First times weight, then plus bias: the weight must not multiply the bias.",
+                edits={AFFINE: "(normalised + bias[:, None, None]) * weight[:, None, None]"},
+            ),
+            Mistake(
+                "leaves the channels split into groups",
+                "Put the shape back before weight and bias: reshape(n, c, h, w).",
+                wrong=left_in_groups,
+            ),
+            Mistake(
+                "cuts the gradient of mean and variance off",
+                "detach(), item() and no_grad() turn them into constants. They depend on x, and so "
+                "they have a part in its gradient.",
+                edits={
+                    "mean = grouped.mean": "mean = grouped.detach().mean",
+                    "((grouped - mean) ** 2)": "((grouped.detach() - mean) ** 2)",
+                },
+            ),
+            Mistake(
                 "uses one weight and bias for a whole group",
                 "weight and bias have C values: every channel of a group uses its own.",
                 edits={
@@ -678,5 +952,7 @@ EXERCISES = (
         oracle=F.group_norm,
         draw=draw_channels,
         plug=group_norm_inside,
+        difficulty=2,
+        minutes=12,
     ),
 )

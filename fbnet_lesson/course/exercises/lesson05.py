@@ -8,7 +8,7 @@ from torch import Tensor
 from fbnet_lesson.course import drawing
 from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.exercise import Exercise, Mistake
-from fbnet_lesson.detection.boxes import decode_boxes, encode_boxes
+from fbnet_lesson.detection.boxes import centre_form, decode_boxes, encode_boxes
 from fbnet_lesson.detection.losses import rpn_losses
 from fbnet_lesson.detection.matching import match
 from fbnet_lesson.detection.rpn import flatten_predictions
@@ -80,6 +80,11 @@ def _claims_before_the_thresholds(iou, low, high, allow_low_quality=False):
     matched, labels = match(iou, 0.0, 2.0, allow_low_quality)
     _, by_threshold = match(iou, low, high)
     return matched, torch.where(by_threshold == -1, labels, by_threshold)
+
+
+def _takes_the_last_of_equal_rows(iou, low, high, allow_low_quality=False):
+    matched, labels = match(iou.flip(0), low, high, allow_low_quality)
+    return (len(iou) - 1 - matched if len(iou) else matched), labels
 
 
 def _hands_claimed_anchors_over(iou, low, high, allow_low_quality=False):
@@ -198,12 +203,19 @@ MATCH = Exercise(
             edits={"iou.max(0)": "iou.max(1)"},
         ),
         Mistake(
+            "takes the last of several rows that are equally good",
+            "Two objects overlap the anchor equally: matched is the first of them.",
+            wrong=_takes_the_last_of_equal_rows,
+        ),
+        Mistake(
             "does not expect an image without ground truth",
             "With 0 rows there is no maximum: return zeros, all background, before taking it.",
             edits={"if gt_count == 0": "if False"},
         ),
     ),
     hint="One column an anchor. First its best row, then the thresholds, then the claims of rows.",
+    difficulty=2,
+    minutes=15,
     draw=draw_match,
 )
 
@@ -336,6 +348,8 @@ SAMPLE = Exercise(
         ),
     ),
     hint="Sort once by key, then take the first few of each label.",
+    difficulty=2,
+    minutes=12,
     draw=draw_sample,
     plug=lambda function: {"detection.matching.sample": _as_sample(function)},
 )
@@ -355,8 +369,15 @@ def encode_cases(draw) -> dict:
 
 
 def _encode_case(box: list[float], anchor: list[float], weights=WEIGHTS[0]) -> dict:
-    tensors = {"boxes": torch.tensor([box]), "anchors": torch.tensor([anchor])}
+    pair = {"boxes": box, "anchors": anchor}
+    tensors = {name: torch.tensor([row], dtype=torch.float32) for name, row in pair.items()}
     return {**tensors, "weights": weights}
+
+
+def _with_a_good_pair_before(case: dict) -> dict:
+    good = torch.tensor([[0.0, 0, 2, 2]])
+    pairs = {name: torch.cat([good, case[name]]) for name in ("boxes", "anchors")}
+    return {**pairs, "weights": case["weights"]}
 
 
 def _orders_by_axis(boxes, anchors, weights):
@@ -368,6 +389,15 @@ def _counts_a_pixel_more(boxes, anchors, weights):
     encode_boxes(boxes, anchors, weights)  # raises as it should
     more = boxes.new_tensor([0, 0, 1, 1])
     return encode_boxes(boxes + more, anchors + more, weights)
+
+
+def _refuses_points_only(boxes, anchors, weights):
+    for rows in (boxes, anchors):
+        if (rows[..., 2:] <= rows[..., :2]).all(-1).any():
+            raise ValueError("no area")
+    (centre, size), (anchor_centre, unit) = centre_form(boxes), centre_form(anchors)
+    deltas = torch.cat([(centre - anchor_centre) / unit, (size / unit).log()], -1)
+    return deltas * boxes.new_tensor(weights)
 
 
 def _field(ax: Axes, boxes: Tensor) -> None:
@@ -413,9 +443,12 @@ ENCODE = Exercise(
         "the logarithm of the ratio of the sizes": [_encode_case([0, 0, 8, 2], [0, 0, 2, 4])],
         "each delta has its weight": [_encode_case([2, 2, 6, 6], [0, 0, 2, 2], WEIGHTS[2])],
         "a box or an anchor without area is refused": [
+            _encode_case([1, 1, 1, 1], [0, 0, 2, 2]),
             _encode_case([1, 1, 1, 3], [0, 0, 2, 2]),
             _encode_case([0, 0, 2, 2], [1, 3, 3, 3]),
             _encode_case([4, 0, 2, 2], [0, 0, 2, 2]),
+            _with_a_good_pair_before(_encode_case([1, 1, 3, 1], [0, 0, 2, 2])),
+            _with_a_good_pair_before(_encode_case([0, 0, 2, 2], [3, 1, 3, 3])),
         ],
         "no pairs at all": [
             {"boxes": torch.zeros(0, 4), "anchors": torch.zeros(0, 4), "weights": WEIGHTS[0]}
@@ -491,12 +524,24 @@ ENCODE = Exercise(
             edits={"if bad.any()": "if False"},
         ),
         Mistake(
+            "looks at the first pair only before it refuses",
+            "One row without area is enough, wherever it stands: ask for any().",
+            edits={"~nonempty(given)": "~nonempty(given[:1])"},
+        ),
+        Mistake(
+            "refuses only what has neither width nor height",
+            "A box of no width has no area either: one of the two is enough.",
+            wrong=_refuses_points_only,
+        ),
+        Mistake(
             "refuses boxes without area, but not anchors",
             "An anchor without area is divided by: it has to be refused too.",
             edits={', ("anchors", anchors)': ","},
         ),
     ),
     hint="Offsets of the centres over the anchor's size, logarithms of the ratios, times weights.",
+    difficulty=2,
+    minutes=12,
     draw=draw_encode,
 )
 
@@ -637,6 +682,8 @@ RPN_LOSSES = Exercise(
         ),
     ),
     hint="Two sums over what was sampled, both divided by the normalizer, in a dict.",
+    difficulty=2,
+    minutes=8,
     draw=draw_losses,
 )
 
@@ -721,12 +768,19 @@ FLATTEN = Exercise(
             },
         ),
         Mistake(
+            "orders the deltas right and the logits wrong",
+            "The logits need the same order: (N, H, W, A) before they are flattened.",
+            edits={"logits.permute(0, 2, 3, 1)": "logits"},
+        ),
+        Mistake(
             "orders the logits right and the deltas wrong",
             "The deltas need the same order: (N, H, W, A, 4) before they are flattened.",
             edits={".permute(0, 3, 4, 1, 2)": ""},
         ),
     ),
     hint="Split the 4 A channels in two axes, order the axes N, H, W, A, 4, then flatten.",
+    difficulty=3,
+    minutes=10,
     draw=draw_flatten,
 )
 

@@ -460,7 +460,8 @@ EXERCISES = (
             ),
             Mistake(
                 "forgets what earlier boxes removed",
-                "Combine with what keep already says (&=); assigning overwrites it.",
+                "Each kept box has a say, not only the last: combine with what keep already says "
+                "(&=) instead of overwriting it.",
                 edits={"&= ~": "= ~"},
             ),
             Mistake(
@@ -498,6 +499,8 @@ EXERCISES = (
             ),
         ),
         hint="One loop over i; inside, keep[i + 1:] and row i of overlaps behind the diagonal.",
+        difficulty=1,
+        minutes=8,
         plug=_with_greedy_step,
     ),
     Exercise(
@@ -588,6 +591,8 @@ EXERCISES = (
             ),
         ),
         hint="Four lines: sort, IoU of the sorted boxes, greedy step, indices of the given boxes.",
+        difficulty=2,
+        minutes=15,
         oracle=package.nms,
         draw=drawing.draw_box_answers,
         plug=_group_by_group,
@@ -654,6 +659,8 @@ EXERCISES = (
             ),
         ),
         hint="nms, with one more condition on the pairs; or nms for each group, then one order.",
+        difficulty=3,
+        minutes=15,
         oracle=package.batched_nms,
         draw=_draw_groups,
         plug=lambda learners: {"detection.nms.batched_nms": learners},
@@ -709,6 +716,8 @@ EXERCISES = (
             ),
         ),
         hint="For each image an IoU matrix [G, R]; an object is covered if any of its row is.",
+        difficulty=2,
+        minutes=8,
         draw=_draw_scenes,
     ),
 )

@@ -60,9 +60,9 @@ def bilinear(values: Tensor, y: Tensor, x: Tensor) -> Tensor:
     the map, to 0 .. H - 1 and 0 .. W - 1.
 
     Args:
-        values: [H, W]; ``y``, ``x``: [N], one point each.
+        values: [H, W]; ``y``, ``x``: [N], one point each, N may be 0; all are floats.
 
-    Returns ``[N]``.
+    Returns ``[N]`` floats.
     """
     height, width = values.shape
     near = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
@@ -90,10 +90,11 @@ def axis_matrix(start: float, end: float, bins: int, size: int, sampling_ratio: 
 
     Args:
         size: the number of cells of the axis.
-        sampling_ratio: samples a bin; 0 = as many as the bin is long, rounded up. A bin that has
-            no sample, as ``end <= start``, takes nothing.
+        sampling_ratio: samples a bin, whatever its length: in a bin without length they all are
+            at one place. 0 = as many as the bin is long, rounded up. Where ``end <= start`` that
+            is none, and a bin without a sample takes nothing: its row is 0.
 
-    Returns ``[bins, size]``: row i times the cells' values is bin i's value.
+    Returns ``[bins, size]`` float32: row i times the cells' values is bin i's value.
     Source: Mask R-CNN (arXiv 1703.06870, sec. 3).
     """
     length = (end - start) / bins
@@ -426,13 +427,15 @@ ROI_POOL = Exercise(
     ),
     hint="Write down the first and the last cell of the box along each axis; then, for one bin, "
     "which cells it holds.",
+    difficulty=2,
+    minutes=15,
     draw=draw_pooled,
     plug=lambda fn: {"detection.roi_align.roi_align": one_by_one(fn)},
 )
 
 
 def point_case(*points: tuple[float, float], values: Tensor = WAVES[0]):
-    y, x = torch.tensor(points).reshape(-1, 2).unbind(1)
+    y, x = torch.tensor(points, dtype=torch.float32).reshape(-1, 2).unbind(1)
     return {"values": values, "y": y, "x": x}
 
 
@@ -562,6 +565,8 @@ BILINEAR = Exercise(
     ),
     hint="Interpolate twice along x, in the row above the point and in the row below it, then once "
     "along y.",
+    difficulty=2,
+    minutes=15,
     draw=draw_points,
     plug=lambda fn: {"detection.roi_align.roi_align": by_points(fn)},
 )
@@ -571,7 +576,8 @@ BILINEAR = Exercise(
 def axis_cases(draw):
     bins, ratio = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([0, 0, 1, 2]))
     # No bin of 2 to 3 cells: thirds would round differently from one right answer to the next.
-    lengths = some.numbers(-1, 2, 0.25) | some.numbers(3.25, 4, 0.25)
+    shortest = -1 if ratio == 0 else 0
+    lengths = some.numbers(shortest, 2, 0.25) | some.numbers(3.25, 4, 0.25)
     start, length = draw(some.numbers(-4, 6, 0.25)), draw(lengths)
     return {
         "start": float(start), "end": float(start + bins * length), "bins": bins,
@@ -706,6 +712,8 @@ AXIS_MATRIX = Exercise(
     ),
     hint="Write down the places of the samples of one bin first, then each one's p, then the two "
     "cells beside it.",
+    difficulty=3,
+    minutes=20,
     plug=lambda fn: {
         "detection.roi_align.axis_weights": lambda start, end, *rest: torch.stack(
             [fn(*axis, *rest[:3]) for axis in zip(start.tolist(), end.tolist(), strict=True)]
@@ -797,6 +805,8 @@ ROI_ALIGN = Exercise(
     ),
     hint="Pool one box of one channel first: along_y[0] @ features[0] @ along_x[0].T has two rows "
     "for two bins. Then add the dimensions of boxes and channels by broadcasting.",
+    difficulty=2,
+    minutes=10,
     draw=draw_pooled,
     plug=lambda fn: {"detection.roi_align.roi_align": of_each_image(fn)},
 )
