@@ -188,13 +188,14 @@ print("areas of a:", box_area(a).tolist(), "and of b:", box_area(b).tolist())
 #
 # <details><summary>Hint</summary>
 #
-# `a.unbind(-1)` gives four tensors [..., N]; `.unsqueeze(-1)` makes columns of them, and
-# `.unsqueeze(-2)` makes rows of those of `b`. `torch.minimum` and `torch.maximum` broadcast.
+# x and y can be treated at once: `a[..., :, None, :2]` are the first corners of `a` as a column,
+# [..., N, 1, 2], and `b[..., None, :, :2]` those of `b` as a row. `torch.minimum` and
+# `torch.maximum` broadcast, and `.prod(-1)` multiplies width and height.
 # `torch.where(condition, x, 0.0)` takes x where the condition holds. `box_area` is imported above.
 # </details>
 
-# %% exercise="detection.boxes.box_iou"
-from fbnet_lesson.detection.boxes import box_iou
+# %% exercise="course.exercises.lesson04.box_iou"
+from fbnet_lesson.course.exercises.lesson04 import box_iou
 
 # %%
 check(box_iou)

@@ -64,8 +64,8 @@ drawing.small_figures()
 #
 # The region proposal network (RPN) is a small convolutional head on the last feature map. For
 # each of the 15 anchors of a cell it gives one *objectness* logit, "is there an object?", and four
-# *deltas*, "how has this anchor to move to lie on it?". We run it on 50 scenes at once; crowds are left
-# out of the truth, as training leaves them out.
+# *deltas*, "how has this anchor to move to lie on it?". We run it on 50 scenes at once; crowds are
+# left out of the truth, as training leaves them out.
 
 # %%
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").eval()
@@ -82,7 +82,7 @@ print("anchors", tuple(anchors.shape), "= 16 · 16 cells · 15 anchors, the same
 
 # %%
 # alt: A scene with three objects in solid frames: a disc, a ring and a small square. The dashed
-#      anchor of one object covers it nearly; those of the other two are too large or beside it.
+#      anchor of the ring fits it nearly; those of the other two lie beside their objects.
 SCENE = 3
 image, truth = images[SCENE], truths[SCENE]
 iou = boxes.box_iou(truth, anchors)  # (3, 3840)
@@ -677,7 +677,8 @@ if your_pair:
     pairs.append(your_pair)
 found = {pair: recall(teach(*pair)) for pair in pairs}
 (ax,) = drawing.panels(1, height=2.2)
-ax.bar([str(pair) for pair in found], found.values(), 0.6, color="0.4")
+ax.bar(range(len(found)), found.values(), 0.6, color="0.4")
+ax.set_xticks(range(len(found)), map(str, found))
 ax.bar_label(ax.containers[0], fmt="{:.2f}", fontsize=9)
 ax.set(ylim=(0, 1.1), yticks=(0, 0.5, 1), ylabel="found among the first 5")
 usual, one_threshold, no_band = (found[pair] for pair in pairs[:3])

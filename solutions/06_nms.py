@@ -32,7 +32,7 @@
 # And two that come later:
 #
 # 4. The published detectors on FBNet keep 30 proposals instead of 50 for the box head. By how much
-#    does the box AP of the small detector, 0.82 with 50, fall with 30?
+#    does the box AP of the small detector, 0.83 with 50, fall with 30?
 # 5. The last NMS, on the detections, has a threshold of 0.5. Of the objects that are found with
 #    it, which share is still found with 0.2?
 
@@ -117,7 +117,7 @@ drawing.draw_boxes(left, candidates.boxes, width=0.4, alpha=0.35)
 drawing.show_image(right, image, f"{len(square)} on the square; NMS keeps the solid", dim=0.5)
 drawing.draw_boxes(right, square, width=0.8, style=":")
 drawing.draw_boxes(right, square[kept], width=1.6)
-right.set(xlim=(16, 58), ylim=(46, 4))  # close up
+_ = right.set(xlim=(16, 58), ylim=(46, 4))  # close up
 
 # %% [markdown]
 # All of these are right, in a way: the network was trained to call every anchor with an IoU of 0.7
@@ -691,8 +691,8 @@ def picture(threshold: float):
 explore(picture, threshold=ipywidgets.FloatSlider(0.5, min=0.05, max=1.0, step=0.05))
 
 # %%
-# alt: One crowded scene at three thresholds. At 0.1 one of two neighbours has lost its box, at 0.5
-#      each object has one, at 0.9 several objects carry a bundle of boxes.
+# alt: A scene with two crosses side by side, at three thresholds. At 0.1 one cross has no box, at
+#      0.5 every object has one box, at 0.9 both crosses carry a bundle of boxes.
 for ax, threshold in zip(drawing.panels(3, height=2.6), (0.1, 0.5, 0.9), strict=True):
     shown_boxes = after_last_nms(crowd, threshold)
     count = len(shown_boxes["boxes"])

@@ -382,9 +382,8 @@ for name in others:
     print(f"{name}: more than two thirds of the loss regained: {regained > 2 / 3}")
 
 # %%
-# alt: Pairs of bars of box AP, heads as they are and box head retrained. As trained both are near
-#      0.8. Without the half cell the first bar is low and the second high; for the rounded crop and
-#      ROIPool the second stays well below 0.8.
+# alt: Pairs of bars of box AP, heads as they are and box head retrained. Without the half cell the
+#      second is much higher than the first; for the rounded crop and ROIPool it stays below 0.6.
 (ax,) = drawing.panels(1, height=2.6)
 places = range(len(as_is))
 ax.bar([p - 0.2 for p in places], as_is.values(), 0.36, color="0.75", label="heads as they are")
@@ -453,9 +452,8 @@ print("each bin's weights sum to", along.sum(1).tolist())
 print("A @ x of the cells:", (along @ ramp[0, 0, 0]).tolist())
 
 # %%
-# alt: Two matrices in one scale of grey, a bin a row and a cell a column. In 3 bins each row has
-#      three cells, the middle one at 1/2; in 6 bins each row has two, of which one is at 3/4 and
-#      darker. The grey cells go down from left to right.
+# alt: Two matrices in one scale of grey, a bin a row and a cell a column. With 3 bins each row has
+#      three grey cells, with 6 bins two, of which one is darker; they go down from left to right.
 axes = drawing.panels(2, height=2.2)
 drawing.show_map(axes[0], along, "A: 3 bins × 16 cells; black would be 1", vmin=0, vmax=1)
 six = package.axis_weights(box[:, 0] / stride, box[:, 2] / stride, 6, 16, 0)[0]
@@ -559,8 +557,8 @@ def draw_both(axes, x: float) -> None:
     at, pooled, aligned = pool_both(x)
     drawing.show_map(axes[0], hill, f"map, box from x = {x:g} cells", vmax=10)
     drawing.draw_boxes(axes[0], at, width=2)
-    drawing.value_grid(axes[1], pooled, "ROIPool")
-    drawing.value_grid(axes[2], aligned, "ROIAlign")
+    drawing.value_grid(axes[1], pooled, "ROIPool", scale=hill)  # one scale of grey for all
+    drawing.value_grid(axes[2], aligned, "ROIAlign", scale=hill)
 
 
 def picture(x: float):
@@ -611,9 +609,8 @@ print(f"mask head at 14 × 14 {mask_macs / 1e6:3.1f} M, for the few boxes that a
 
 # %%
 your_resolution = None  # decide: one more resolution, such as 7
-if your_resolution:
-    resolutions = tuple(sorted({*resolutions, your_resolution}))
-    macs = {r: count_macs(heads.box_head.body, torch.zeros(1, channels, r, r)) for r in resolutions}
+resolutions = sorted({*resolutions, your_resolution or 6})
+macs = {r: count_macs(heads.box_head.body, torch.zeros(1, channels, r, r)) for r in resolutions}
 as_trained, tuned = {}, {}
 for r in resolutions:
     other = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", box_pooler_resolution=r)
@@ -708,9 +705,10 @@ print("share of objects that a perfect mask brings to IoU 0.95:", reach)
 # %% [markdown]
 # ## What the documentation gets wrong
 #
-# **Which resolution belongs to which head.** A widely read page on FBNet's detectors lists two
-# pooler resolutions, 6 and 14, and says of both that they are "before the mask predictor". 14 is
-# the mask head's; 6 is the box head's.
+# **Which resolution belongs to which head.** The page *FBNetV3* of Hasty's wiki, which is now
+# CloudFactory's, lists "Pooler Resolution (Mask)", 14, and "(Box)", 6, and says of both that
+# proposals are pooled to that size before they go to the mask predictor. 14 is the mask head's; 6
+# is the box head's.
 
 # %%
 for name in ("lesson/mask_rcnn_tiny", "d2go/mask_rcnn_fbnetv3a_dsmask_C4"):

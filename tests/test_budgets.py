@@ -22,9 +22,10 @@ HEAD = (
 CHILDREN = """import subprocess, sys
 program = "import mmap, time; m = mmap.mmap(-1, 10**9); x = b'x' * 400_000_000; time.sleep(1)"
 _ = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{program}"; true'], check=True)"""
+BUSY = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
 NOTEBOOKS = {  # name -> (what its first cell says, its code)
     "within": (HEAD.format("20 s, 400 MB, no network"), ["1 + 1", "print('a')"]),
-    "slow": (HEAD.format("0.2 s, 400 MB, no network"), ["import time\ntime.sleep(0.3)"] * 2),
+    "slow": (HEAD.format("0.2 s, 400 MB, no network"), [BUSY] * 2),
     "large": (HEAD.format("20 s, 150 MB, no network"), ["x = b'x' * 400_000_000", "del x"]),
     "children": (HEAD.format("20 s, 150 MB, no network"), [CHILDREN]),
     "endless": (HEAD.format("90 s, 0.1 GB, no network"), ["2"]),

@@ -83,8 +83,8 @@ def test_models_are_listed_with_what_is_known_of_them():
     assert rows[0] == "name kind parameters MACs pixels top-1 weights".split()
     assert [row[0] for row in rows[1:]] == fl.list_models()
     cells = {row[0]: row[1:] for row in rows}
-    assert cells["lesson/mask_rcnn_tiny"] == "detector 448,944 - 128 - shapes (shipped)".split()
-    assert cells["d2go/faster_rcnn_fbnetv3a_C4"] == "detector 5,306,708 - 224 - -".split()
+    assert cells["lesson/mask_rcnn_tiny"] == "FBNetV3IS 448,944 - 128 - shapes (shipped)".split()
+    assert cells["d2go/faster_rcnn_fbnetv3a_C4"] == "FBNetV3OD 5,306,708 - 224 - -".split()
     kind, parameters, macs, _, pixels, top1, url = cells["mobile_cv/dmasking_l3"]
     assert (kind, parameters, macs, pixels) == ("classifier", "9,464,040", "751.1", "288")
     assert top1 == "78.87" and url == PRETRAINED["mobile_cv/dmasking_l3"].url

@@ -29,9 +29,9 @@ def one_line_errors() -> Iterator[None]:
     """What is wrong with what was given is said, with exit code 2 and never a traceback."""
     try:
         yield
+    except (typer.Exit, typer.Abort):  # they are RuntimeErrors too: typer's own way to end
+        raise
     except USER_ERRORS as error:
-        if isinstance(error, RuntimeError) and type(error).__module__ in ("click.exceptions",):
-            raise  # typer's own way to end
         text = str(error) or type(error).__name__
         if "out of memory" in text or isinstance(error, MemoryError):
             text = f"out of memory: a smaller --batch-size or smaller pictures help ({text})"

@@ -93,16 +93,6 @@ def _worst_first(overlaps: Tensor) -> Tensor:
     return suppress_greedily(overlaps.flip(0, 1)).flip(0)
 
 
-def _only_the_last_kept(overlaps: Tensor) -> Tensor:
-    keep, last = torch.ones(len(overlaps), dtype=torch.bool), 0
-    for i in range(1, len(overlaps)):
-        if overlaps[last, i]:
-            keep[i] = False
-        else:
-            last = i
-    return keep
-
-
 def _keep_indices(overlaps: Tensor) -> Tensor:
     return suppress_greedily(overlaps).nonzero().flatten()
 
@@ -470,7 +460,8 @@ EXERCISES = (
             ),
             Mistake(
                 "forgets what earlier boxes removed",
-                "Combine with what keep already says (&=); assigning overwrites it.",
+                "Each kept box has a say, not only the last: combine with what keep already says "
+                "(&=) instead of overwriting it.",
                 edits={"&= ~": "= ~"},
             ),
             Mistake(
@@ -495,11 +486,6 @@ EXERCISES = (
                     "keep[i + 1 :] &=": "keep[i + 1 : i + 2] &=",
                     "overlaps[i, i + 1 :]": "overlaps[i, i + 1 : i + 2]",
                 },
-            ),
-            Mistake(
-                "compares with the last kept box only",
-                "Every kept box removes what it overlaps, not only the one kept last.",
-                wrong=_only_the_last_kept,
             ),
             Mistake(
                 "says which boxes are removed",
