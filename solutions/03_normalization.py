@@ -794,8 +794,8 @@ for ax, (norm, size) in zip(drawing.panels(4, height=2.1), shown, strict=True):
 # ## Does a norm shorten training?
 #
 # "Normalization techniques help to decrease the overall training time of the model", says the
-# wiki's page in its section on the normalization method, and so do many others. None of them shows
-# it. Let us see. A small classifier of the detector's blocks learns to name single pieces, from
+# wiki's page in its section on the normalization method, and so do many others. It is rarely shown.
+# Let us see. A small classifier of the detector's blocks learns to name single pieces, from
 # nothing, in 300 steps of 32 crops (`docs/experiments/norms_in_training.py`, about twelve minutes).
 # Four kinds of network race, which differ only in what stands behind the convolutions:
 #
@@ -857,15 +857,15 @@ reveal(guess, {"steps without a norm": "never; if scaled well once, 232"})
 #   Without them the numbers shrink on their way: at the ends of the three stages they vary by 0.18,
 #   0.05 and 0.0007, and the picture has no say in the answer any more.
 # - **Scaled well once, it learns without a norm.** Compared with that, BN needs a third fewer steps
-#   at the best rate, and is ahead with every one of the five seeds, although the slowest run with
-#   BN and the fastest without overlap. So the sentence is true for BN here: by a third, not by
-#   orders of magnitude.
+#   at the best of the three rates, and is ahead with every one of the five seeds, although the
+#   slowest run with BN and the fastest without overlap. So the sentence is true for BN here: by a
+#   third, not by orders of magnitude.
 # - **A norm allows larger rates.** At 0.1 all runs with GN still arrive, and three of five with BN.
 #   Without a norm none does: a large step changes the size of all numbers behind it, and nothing
 #   puts it right.
-# - **GN is not ahead** of the scaled network: the means differ by less than the seeds do. And GN's
-#   steps take longer than BN's. "Normalization shortens training" is a statement about one norm,
-#   one network and one way to begin.
+# - **GN is not ahead** of the scaled network: the means differ by less than the seeds do. And on a
+#   CPU, a step with GN takes longer than one with BN. "Normalization shortens training" is a
+#   statement about one norm, one network and one way to begin.
 #
 # ## Which to choose, measured
 #
