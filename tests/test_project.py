@@ -225,7 +225,8 @@ def test_test_adds_its_extras_to_what_is_there(start):
     start.asked.clear()
     assert start.main(["test"]) == 0
     assert installed(start) == ["pretrained", "test"]
-    assert start.asked[-2] == "-m ruff check ." and "--nbval" in start.asked[-1]
+    lint, notebooks, tests = start.asked[-3:]
+    assert lint == "-m ruff check ." and "--nbval" in notebooks and tests.endswith("tests")
 
 
 def test_a_new_lock_is_installed_again_and_only_that(start):
