@@ -142,8 +142,6 @@ class Notebook(IPyNbFile):
     meter: Meter | None = None
 
     def collect(self):
-        # One kernel runs the cells in their order: where pytest-xdist spreads tests, in one worker.
-        self.add_marker(pytest.mark.xdist_group(self.nodeid))
         self.cells = list(super().collect())
         yield from self.cells
         yield BudgetItem.from_parent(self, name="budget")

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from fbnet_lesson.training.scoring import indexed
 
 IMAGES = 300  # so many are enough to tell; a set may have a hundred thousand
 FAR_BETTER = 2.0  # AP50 without the damage is more than twice that with it, and ...
@@ -119,7 +120,7 @@ class _Sample:
         self.ids, self.all_found = ids, found
         self.found = [r for r in found if r["image_id"] in keep]
         self.boxes = _boxes(self.found)  # (D, 4) x, y, w, h
-        self.target = _indexed(self.truth)
+        self.target = indexed(self.truth)
 
     # ------------------------------------------------------------------------------ the repairs
 
@@ -345,7 +346,7 @@ class _Sample:
         ]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(
-                self.target, _indexed({**self.truth, "annotations": annotations}), "bbox"
+                self.target, indexed({**self.truth, "annotations": annotations}), "bbox"
             )
             evaluation.params.iouThrs = np.array([0.5])
             evaluation.params.areaRng = [[0, 1e10]]
@@ -374,11 +375,3 @@ def _bytes(encoded: dict) -> dict:
 def _ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[A, 4] and [B, 4] x, y, width, height -> [A, B]; pycocotools'."""
     return np.asarray(rle.iou(np.maximum(a, 0), b, [0] * len(b))).reshape(len(a), len(b))
-
-
-def _indexed(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco

@@ -74,7 +74,7 @@ def average_precision(
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(
-            _indexed(truth), _indexed(_as_annotations(truth, found, iou_type)), iou_type
+            indexed(truth), indexed(_as_annotations(truth, found, iou_type)), iou_type
         )
         evaluation.params.maxDets = [1, 10, max_dets]
         evaluation.evaluate()
@@ -116,8 +116,10 @@ def _as_annotations(truth: dict, found: list[dict], iou_type: str) -> dict[str, 
     return {**truth, "annotations": annotations}
 
 
-def _indexed(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()  # which writes into its annotations: ours are a copy
+def indexed(dataset: dict[str, Any]) -> COCO:
+    """A COCO data set with its index, made without a word; the annotations are copies."""
+    coco = COCO()  # which writes into them
     coco.dataset = {**dataset, "annotations": [dict(a) for a in dataset["annotations"]]}
-    coco.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     return coco
