@@ -106,6 +106,14 @@ def find_annotations(data: str, images: str | None) -> tuple[Path, Path]:
     return path, folder
 
 
+def refuse_unused(given: dict[str, Any], why: str) -> None:
+    """ValueError that names those options that were given and would do nothing."""
+    unused = [name for name, value in given.items() if value is not None and value is not False]
+    if unused:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise ValueError(f"{names}: {why}")
+
+
 def parse_classes(text: str | None) -> list[str] | None:
     """``"fig, date"`` as ["fig", "date"]."""
     return None if text is None else [name.strip() for name in text.split(",")]
@@ -184,7 +192,10 @@ def training_data(source: dict[str, Any], config: TrainConfig, size: int) -> tup
     shrunk = int(2 * size * max(1.0, config.scale_range[1]))
     train_set = coco_dataset(
         source["data"], source["images"], source["train_ids"], drop, **chosen,
-        transform=train_transform((size, size), config.scale_range), cache=cache, max_edge=shrunk,
+        transform=train_transform(
+            (size, size), config.scale_range, config.flip, config.colour, config.min_visible
+        ),
+        cache=cache, max_edge=shrunk,
     )  # fmt: skip
     reached = reach(train_set, (size, size), config.scale_range)
     if reached.expected == 0:

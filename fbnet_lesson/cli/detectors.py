@@ -39,6 +39,9 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ValueError(f"--set {pair}: expected FIELD=VALUE, such as --set norm=GN")
+        if name.strip() in ("name", "weights"):  # of create_model, but no fields
+            option = {"name": "--model", "weights": "--weights"}[name.strip()]
+            raise ValueError(f"--set {pair}: {name.strip()} is no field; the option is {option}")
         try:
             settings[name.strip()] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -89,4 +92,7 @@ def load_detector(
         raise ValueError(f"{weights} holds weights of the classifier {detector.name}")
     count = detector.config.num_classes
     names = notes.get("categories") or [f"class {label}" for label in range(count)]
-    return detector, names, notes.get("category_ids") or list(range(1, count + 1))
+    ids = notes.get("category_ids") or list(range(1, count + 1))
+    if not len(names) == len(ids) == count:
+        raise ValueError(f"{weights} tells {count} classes apart and names {len(names)}")
+    return detector, names, ids

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnet_lesson.cli.data import check_names, evaluation_data
+from fbnet_lesson.cli.data import check_names, evaluation_data, refuse_unused
 from fbnet_lesson.cli.detectors import (
     CLASSES,
     EXIF,
@@ -32,7 +32,9 @@ def evaluate(
     ] = "shapes",
     images: Annotated[str | None, typer.Option(help="folder of the pictures of --data")] = None,
     ids: Annotated[str | None, typer.Option(help="these image ids only, such as 14-17")] = None,
-    length: Annotated[int, typer.Option(help="with shapes: so many scenes")] = 200,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="with shapes: so many scenes [default: 200]")
+    ] = None,
     drop_defects: Annotated[
         bool, typer.Option("--drop-defects", help="leave out what is broken in the data")
     ] = False,
@@ -58,11 +60,20 @@ def evaluate(
     from fbnet_lesson.training.detecting import detect
     from fbnet_lesson.training.evaluation import metrics_of
 
+    of_a_set = {
+        "ids": ids, "drop_defects": drop_defects, "exif": exif, "classes": classes,
+        "map_classes": map_classes,
+    }  # fmt: skip
     if predictions is not None:
+        refuse_unused(of_a_set | {"length": length}, "--predictions are scored as they are")
         if run or model or weights or set_:
             raise ValueError("--predictions has no model: leave out --run, --model and --weights")
         return evaluate_predictions(predictions, data, images, max_dets, out)
     refuse_classifier("eval", model)
+    if data == "shapes":
+        refuse_unused(of_a_set | {"images": images}, "for a COCO set; --data names it")
+    else:
+        refuse_unused({"length": length}, "for --data shapes alone")
     if out is not None:
         check_out(out)
     chosen = distributed.start(TrainConfig(device=device).device)
@@ -71,7 +82,7 @@ def evaluate(
         source = {"exif": exif, "classes": classes, "map_classes": map_classes}
         known = None if names[0] == "class 0" else names
         dataset = evaluation_data(
-            data, images, ids, length, drop_defects, detector.config.min_size, source, known
+            data, images, ids, length or 200, drop_defects, detector.config.min_size, source, known
         )
         check_classes(names, dataset, known)
         found = detect(detector.to(chosen), dataset, batch_size=batch_size)
@@ -91,13 +102,19 @@ def evaluate_predictions(
 ) -> None:
     """Score anybody's COCO results; of the data set only the annotation file is needed."""
     from fbnet_lesson.training.checkpoint import write_json
-    from fbnet_lesson.training.results import read_results, read_truth, score_results
+    from fbnet_lesson.training.results import (
+        check_sizes,
+        read_results,
+        read_truth,
+        score_results,
+    )
 
     if data == "shapes" or images is not None:
         raise ValueError("--predictions needs --data ANNOTATIONS.json, and no --images")
     if out is not None:
         check_out(out)
     truth, found = read_truth(data), read_results(predictions)
+    check_sizes(found, truth)
     metrics = score_results(truth, found, max_dets)
     say(truth, found, metrics)
     if out is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnet_lesson.cli.data import training_data
+from fbnet_lesson.cli.data import refuse_unused, training_data
 from fbnet_lesson.cli.detectors import (
     CLASSES,
     DEFAULT_MODEL,
@@ -21,6 +21,13 @@ from fbnet_lesson.cli.detectors import (
 )
 from fbnet_lesson.cli.errors import check_out, fail, whole_command
 from fbnet_lesson.training.config import TrainConfig
+
+AUGMENTATION = ("scale_range", "flip", "colour", "min_visible")
+FOR_COCO = (
+    "images", "train_ids", "val_ids", "val_data", "val_images", "drop_defects", "exif", "classes",
+    "map_classes", "cache_mb", "boxes_as_masks",
+)  # fmt: skip
+FOR_SHAPES = ("train_length", "val_length")
 
 
 def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -177,6 +184,14 @@ def plan_training(
     source = {key: source.get(key) if value is None else value for key, value in given.items()}
     if source["data"] is None:
         raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")
+    if source["data"] == "shapes":
+        refuse_unused({name: given[name] for name in FOR_COCO}, "for a COCO set, not for shapes")
+        refuse_unused(
+            {name: True for name in AUGMENTATION if name in train_options},
+            "shapes are new scenes each time, nothing is augmented; for a COCO set",
+        )
+    else:
+        refuse_unused({name: given[name] for name in FOR_SHAPES}, "for --data shapes alone")
     return Plan(
         model or noted.get("model_name", DEFAULT_MODEL),
         {**noted.get("model_config", {}), **parse_settings(settings)},

@@ -43,9 +43,12 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         sizes = self.anchor_sizes
+        if not isinstance(sizes, tuple | list):
+            raise impossible("anchor_sizes", sizes, _RULES["anchor_sizes"][1])
         if sizes and not isinstance(sizes[0], tuple | list):
             sizes = (sizes,)  # one feature map: the inner tuple may be left out
-        object.__setattr__(self, "anchor_sizes", tuple(tuple(level) for level in sizes))
+        levels = tuple(tuple(v) if isinstance(v, tuple | list) else v for v in sizes)
+        object.__setattr__(self, "anchor_sizes", levels)
         for name in ("anchor_ratios", "rpn_iou_thresholds", "pre_nms_topk", "post_nms_topk"):
             value = getattr(self, name)
             if not isinstance(value, tuple | list):

@@ -1,9 +1,11 @@
 """The files of a run, written so that a kill at any moment leaves each of them whole.
 
 A run folder holds ``config.json``, ``metrics.csv``, ``tensorboard/``, the state to resume from in
-``last.pt`` and ``previous.pt``, and at the end ``model.safetensors`` and ``eval.json``.
+``last.pt`` and ``previous.pt``, that of the best evaluation in ``best.pt``, and at the end
+``model.safetensors`` and ``eval.json``.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -53,11 +55,36 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     for path in (folder / "last.pt", folder / "previous.pt"):
         if path.exists():
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises many kinds for broken files
                 problems.append(f"{path}: {first_line(error)}")
+                continue
+            if isinstance(checkpoint, dict) and isinstance(checkpoint.get("iteration"), int):
+                return checkpoint
+            problems.append(f"{path}: it is not what a run writes")
     if problems:
         raise ValueError("no readable checkpoint: " + "; ".join(problems))
+    return None
+
+
+def save_best(folder: Path, state: dict[str, Any], kind: str, ap: float) -> None:
+    """Make ``state`` the folder's ``best.pt``, unless that has as high an AP.
+
+    kind: "mask" or "box", of which the AP is. If it is no number, nothing is kept.
+    """
+    best = best_score(folder)
+    if ap > (best["AP"] if best else -1.0):
+        score = {"iteration": state["iteration"], "kind": kind, "AP": ap}
+        with atomic_file(folder / "best.pt") as file:
+            torch.save({**state, "score": score}, file)
+
+
+def best_score(folder: Path) -> dict[str, Any] | None:
+    """``iteration``, ``kind`` and ``AP`` of the folder's ``best.pt``; None without a sound one."""
+    with contextlib.suppress(Exception):  # torch raises many kinds for broken files
+        best = torch.load(folder / "best.pt", map_location="cpu", weights_only=True, mmap=True)
+        score = best["score"]
+        return score if isinstance(score["iteration"], int) and score["AP"] >= 0 else None
     return None
 
 

@@ -31,6 +31,10 @@ def _number(low: float, high: float = math.inf, *, low_too: bool = True):
     return text, lambda v: _is_number(v) and (low < v < high or (low_too and v == low))
 
 
+def _share():
+    return "a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -61,7 +65,8 @@ class TrainConfig:
         ValueError: for an impossible value; names the field, the value and what is allowed.
     """
 
-    # What decides the result. A run can only be resumed with these unchanged.
+    # What decides the result. A run can only be resumed with these unchanged, but for more
+    # iterations.
     optimizer: str = setting(
         "adamw",  # needs the least tuning in runs of minutes; the original's sgd took 540k steps
         _one_of("adamw", "sgd"),
@@ -131,6 +136,21 @@ class TrainConfig:
         (0.8, 2.0),  # 1 fits the long edge to the canvas; the model, in use, the short one
         ("two numbers 0 < low <= high", _scale_range),
         "range of the scale jitter",
+    )
+    flip: float = setting(
+        0.5,  # nearly all objects have a mirror image; 0 where left and right differ, as in text
+        _share(),
+        "probability of mirroring a picture left to right",
+    )
+    colour: bool = setting(
+        True,  # light and cameras differ; not where the colour decides the class
+        _one_of(True, False),
+        "change brightness, contrast, saturation and hue at random",
+    )
+    min_visible: float = setting(
+        0.25,  # what shows less can hardly be told by anyone
+        _share(),
+        "share of an object that has to be left in a crop, or it is left out",
     )
 
     # What decides only how, where and how often. May change at a resume.
@@ -223,10 +243,13 @@ MAY_CHANGE_AT_RESUME = (
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """The fields that decide the result and differ, each as ``lr: 0.1 -> 0.2``."""
+    """The fields that decide the result and differ, each as ``lr: 0.1 -> 0.2``.
+
+    More iterations are no difference: the run goes on.
+    """
+    same = {*MAY_CHANGE_AT_RESUME, *(["iterations"] if new.iterations > old.iterations else [])}
     return [
         f"{field.name}: {getattr(old, field.name)!r} -> {getattr(new, field.name)!r}"
         for field in fields(TrainConfig)
-        if field.name not in MAY_CHANGE_AT_RESUME
-        and getattr(old, field.name) != getattr(new, field.name)
+        if field.name not in same and getattr(old, field.name) != getattr(new, field.name)
     ]

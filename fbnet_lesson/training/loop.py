@@ -28,13 +28,18 @@ from tqdm import tqdm
 from fbnet_lesson.training import distributed
 from fbnet_lesson.training.checkpoint import (
     MetricsFile,
+    best_score,
+    first_line,
     load_checkpoint,
+    save_best,
     save_checkpoint,
     write_json,
 )
 from fbnet_lesson.training.config import TrainConfig, differences
 from fbnet_lesson.training.ema import EMA
 from fbnet_lesson.training.evaluation import evaluate, headline
+from fbnet_lesson.training.limits import limits_in_the_way
+from fbnet_lesson.training.runs import read_config
 from fbnet_lesson.training.sampling import BatchSampler, mix, to_device, training_loader
 from fbnet_lesson.zoo.checkpoints import model_fields, save_weights
 
@@ -92,16 +97,18 @@ def train(
     checkpoint = distributed.on_first(
         lambda: open_run_folder(folder, model, config, train_dataset, notes, resume)
     )
-    state = TrainingState(model.to(device).train(), config)
+    state = TrainingState(model.to(device).train(), config, classes_of(train_dataset))
     if checkpoint is not None:
-        state.load_state_dict(checkpoint)
-        say(f"resumed after iteration {state.iteration:,}")
+        planned = restore(state, checkpoint, folder)
+        say(_resumed_line(state, planned))
     iterations = range(state.iteration, config.iterations)
     length = len(train_dataset)
     sampler = BatchSampler(length, config.batch_size, config.seed, iterations, world[1], world[0])
     loader = training_loader(train_dataset, sampler, config.num_workers, device.type == "cuda")
     say(_first_line(state, train_dataset, val_dataset, device))
     for line in _dropped_lines(train_dataset, val_dataset):
+        say(line)
+    for line in limits_in_the_way(model, train_dataset, val_dataset):
         say(line)
     keep_freed_memory()
     with numerics(config), Records(folder, state.iteration, config.iterations) as records:
@@ -110,16 +117,23 @@ def train(
         model.eval()
         if val_dataset is not None and metrics is None:  # killed after the last checkpoint
             metrics = evaluate(model, val_dataset, batch_size=config.batch_size)
+            keep_best(folder, state, metrics)
     if distributed.is_first():
-        write_results(folder, state, train_dataset, metrics)
+        write_results(folder, state, metrics)
+        best = best_score(folder)
+        if best is not None and best["iteration"] != state.iteration:
+            say(
+                f"the best {best['kind']} AP was {best['AP']:.3f}, after iteration "
+                f"{best['iteration']:,}: its weights are in {folder / 'best.pt'}"
+            )
     return {"iteration": state.iteration, "losses": state.losses, "metrics": metrics}
 
 
 class TrainingState:
     """All that changes from step to step, and nothing that the iteration's number can tell."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig):
-        self.model, self.config = model, config
+    def __init__(self, model: nn.Module, config: TrainConfig, classes: dict[str, Any]):
+        self.model, self.config, self.classes = model, config, classes
         self.ema = EMA(model, config.ema_decay) if config.ema_decay else None
         self.optimizer = make_optimizer(model, config)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -148,6 +162,7 @@ class TrainingState:
             "scheduler": self.scheduler.state_dict(),
             "config": self.config.to_dict(),
             **model_description(self.model),
+            **self.classes,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -157,6 +172,27 @@ class TrainingState:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        for group in self.optimizer.param_groups:  # that of the schedule, if it was made longer
+            group["lr"] = group["initial_lr"] * self.config.learning_rate_factor(self.iteration)
+
+
+def restore(state: TrainingState, checkpoint: dict[str, Any], folder: Path) -> int:
+    """Go back to a checkpoint of the folder; returns the iterations that were planned then.
+
+    Raises:
+        RunFolderError: if something is missing in it, or does not fit.
+    """
+    try:
+        state.load_state_dict(checkpoint)
+        planned = checkpoint["config"]["iterations"]
+        if not 0 <= state.iteration <= planned:
+            raise ValueError(f"iteration {state.iteration:,} of {planned:,}")
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"the checkpoint in {folder} is damaged, or of another run ({type(error).__name__}: "
+            f"{first_line(error)}); start anew in another folder"
+        ) from error
+    return planned
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -251,6 +287,7 @@ def _run(state, loader, val_dataset, folder, device, records, say) -> dict[str, 
             model = state.averaged()
             distributed.copy_from_first(model)  # BN without sync has statistics for each process
             metrics = evaluate(model, val_dataset, batch_size=config.batch_size)
+            keep_best(folder, state, metrics)
             say(f"iteration {state.iteration:,}: loss {row['loss']:.4f}, {headline(metrics)}")
         records.write(row, metrics)
         if last or _due(state.iteration, config.checkpoint_every):
@@ -278,10 +315,15 @@ def model_description(model: nn.Module) -> dict[str, Any]:
     return {"model_name": name, "model_config": model_fields(model)}
 
 
+def classes_of(dataset: Any) -> dict[str, Any]:
+    """The names of the classes and their ids."""
+    return {k: list(getattr(dataset, k, [])) for k in ("categories", "category_ids")}
+
+
 def identity(dataset: Any) -> dict[str, Any]:
-    """What a training set is: its classes' names and ids, and of a COCO set its ``pictures``,
+    """What a training set is: its classes, and of a COCO set its ``pictures``,
     [[image id, file name], …]."""
-    known = {k: list(getattr(dataset, k, [])) for k in ("categories", "category_ids")}
+    known = classes_of(dataset)
     if hasattr(dataset, "folder"):
         pairs = zip(dataset.image_ids, dataset.file_names, strict=True)
         known["pictures"] = [list(pair) for pair in pairs]
@@ -318,8 +360,10 @@ def open_run_folder(
             "or choose another folder"
         )
     if path.exists() and checkpoint is not None:
-        _refuse_other_run(folder, json.loads(path.read_text()), description)
+        _refuse_other_run(folder, read_config(folder), description)
     folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint is None:
+        (folder / "best.pt").unlink(missing_ok=True)  # of a run that never got to a checkpoint
     write_json(path, description)
     return checkpoint
 
@@ -346,11 +390,18 @@ def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) ->
         )
 
 
-def write_results(folder: Path, state: TrainingState, train_dataset: Any, metrics: Any) -> None:
+def keep_best(folder: Path, state: TrainingState, metrics: dict[str, Any]) -> None:
+    """Keep the state as ``best.pt`` if no evaluation before had as high an AP: of masks, where
+    there are some to find, else of boxes."""
+    if distributed.is_first():
+        kind = "mask" if metrics.get("mask") else "box"
+        save_best(folder, state.state_dict(), kind, metrics[kind]["AP"])
+
+
+def write_results(folder: Path, state: TrainingState, metrics: Any) -> None:
     """Write ``model.safetensors`` and ``eval.json``."""
-    classes = {k: v for k, v in identity(train_dataset).items() if k != "pictures"}
     path = folder / "model.safetensors"
-    save_weights(state.averaged(), path, **classes, iteration=state.iteration)
+    save_weights(state.averaged(), path, **state.classes, iteration=state.iteration)
     if metrics is not None:
         write_json(folder / "eval.json", {"iteration": state.iteration, **metrics})
 
@@ -501,6 +552,17 @@ def numerics(config: TrainConfig) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.set_num_threads(threads)
         torch.set_rng_state(random_state)
+
+
+def _resumed_line(state: TrainingState, planned: int) -> str:
+    iterations = state.config.iterations
+    text = f"resumed after iteration {state.iteration:,}"
+    if iterations > planned:
+        lr = state.optimizer.param_groups[0]["lr"]
+        text += f" of {planned:,}, now of {iterations:,}: the learning rate goes on from {lr:.2g}"
+    elif state.iteration >= iterations:
+        text += f", the last: for more, give --iterations more than {iterations:,}"
+    return text
 
 
 def _first_line(state: TrainingState, train_dataset, val_dataset, device) -> str:

@@ -9,9 +9,16 @@ from typing import Any
 
 from pycocotools import mask as rle
 
+from fbnet_lesson.data.outlines import has_outline, number, read_rle, show, whole
 from fbnet_lesson.training.scoring import MAX_DETS, score
 
 KEYS = ("image_id", "category_id", "score")
+RECORDS = {  # what each record of an annotation file has to have, and which are whole numbers
+    "images": ("id", "width", "height"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+WHOLE = {"id", "width", "height", "image_id", "category_id"}
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
@@ -30,23 +37,19 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     for n, result in enumerate(found):
         where = f"{path}: detection {n}"
         if not isinstance(result, dict):
-            raise ValueError(f"{where} is {result!r}; expected image_id, category_id, bbox, score")
-        missing = [key for key in KEYS if key not in result]
-        if missing:
-            raise ValueError(f"{where} has no {missing[0]}; it has {', '.join(result)}")
-        segmentation = result.get("segmentation")
-        if segmentation is not None and not _is_rle(segmentation):
             raise ValueError(
-                f"{where}: segmentation is no run-length encoding; expected "
-                "{'size': [height, width], 'counts': …} with the counts compressed to a string"
+                f"{where} is {show(result)}; expected image_id, category_id, bbox, score"
             )
+        _check_keys(where, result, KEYS)
+        segmentation = result.get("segmentation")
+        if segmentation is not None:
+            _check_rle(where, segmentation)
         if "bbox" not in result and segmentation is not None:
             result["bbox"] = rle.toBbox(segmentation).tolist()
         box = result.get("bbox")
-        numbers = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-        if not numbers or not _is_number(result["score"]):
+        if not _is_box(box) or not number(result["score"]):
             raise ValueError(
-                f"{where}: bbox {box!r}, score {result['score']!r}; expected four numbers "
+                f"{where}: bbox {show(box)}, score {show(result['score'])}; expected four numbers "
                 "[x, y, width, height], and one"
             )
     return found
@@ -55,22 +58,92 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 def read_truth(path: str | Path) -> dict[str, Any]:
     """An annotation file as the truth to score against; pictures are not needed.
 
+    Annotations are numbered anew from 1: pycocotools takes a match with the annotation 0 for none.
+
     Raises:
-        ValueError: names the file and what it lacks.
+        ValueError: names the file and what it lacks, or the record and what is wrong with it.
     """
     truth = _json(path)
     lacking = [
         key
-        for key in ("images", "annotations", "categories")
+        for key in RECORDS
         if not isinstance(truth, dict) or not isinstance(truth.get(key), list)
     ]
     if lacking:
         raise ValueError(f"{path} has no list {lacking[0]!r}: it is no COCO annotation file")
-    for annotation in truth["annotations"]:
-        _, _, width, height = annotation.get("bbox") or (0, 0, 0, 0)
-        annotation.setdefault("area", width * height)
-        annotation.setdefault("iscrowd", 0)
+    for key, needed in RECORDS.items():
+        for n, record in enumerate(truth[key]):
+            where = f"{path}: {key}[{n}]"
+            if not isinstance(record, dict):
+                raise ValueError(f"{where} is {show(record)}; expected {', '.join(needed)}")
+            _check_keys(where, record, needed)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    for n, annotation in enumerate(truth["annotations"]):
+        where = f"{path}: annotations[{n}]"
+        if not _is_box(box := annotation["bbox"]):
+            raise ValueError(f"{where}: bbox {show(box)}; expected [x, y, width, height]")
+        annotation |= {"id": n + 1, "iscrowd": int(annotation.get("iscrowd") in (1, True))}
+        if not number(annotation.get("area")):
+            annotation["area"] = box[2] * box[3]
+        _check_outline(where, annotation.get("segmentation"), sizes.get(annotation["image_id"]))
     return truth
+
+
+def check_sizes(found: list[dict[str, Any]], truth: dict[str, Any]) -> None:
+    """ValueError for a mask of another size than its image: it would overlap with nothing."""
+    sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
+    for n, result in enumerate(found):
+        size = (result.get("segmentation") or {}).get("size")
+        expected = sizes.get(result["image_id"], size)
+        if size != expected:
+            raise ValueError(
+                f"detection {n} has a mask of {size}; its image {result['image_id']} is of "
+                f"{expected} (height, width)"
+            )
+
+
+def _check_keys(where: str, record: dict[str, Any], needed: tuple[str, ...]) -> None:
+    for key in needed:
+        if key not in record:
+            raise ValueError(f"{where} has no {key}; it has {', '.join(record) or 'nothing'}")
+        if key in WHOLE and not whole(record[key]):
+            raise ValueError(f"{where}: {key} is {show(record[key])}; expected a whole number")
+
+
+def _check_rle(where: str, segmentation: Any) -> None:
+    """ValueError unless pycocotools, whose C code trusts it, can take the encoding."""
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str):
+        raise ValueError(
+            f"{where}: segmentation is no run-length encoding; expected "
+            "{'size': [height, width], 'counts': …} with the counts compressed to a string"
+        )
+    _, problem = read_rle(segmentation, None)
+    if problem:
+        raise ValueError(f"{where}: segmentation has {problem[0]}; expected {problem[1]}")
+
+
+def _check_outline(where: str, outline: Any, size: tuple[int, int] | None) -> None:
+    """ValueError unless it is nothing, polygons, or a run-length encoding of this size."""
+    if not has_outline(outline):
+        return
+    if isinstance(outline, dict):
+        _, problem = read_rle(outline, size)
+        if problem:
+            raise ValueError(f"{where}: segmentation has {problem[0]}; expected {problem[1]}")
+    elif not isinstance(outline, list) or not all(map(_is_polygon, outline)):
+        raise ValueError(
+            f"{where}: segmentation {show(outline)}; expected polygons [[x1, y1, x2, y2, x3, y3, "
+            "…], …] of three points or more, or a run-length encoding; data check --fix repairs it"
+        )
+
+
+def _is_polygon(value: Any) -> bool:
+    even = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
+    return even and all(map(number, value))
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(number, value))
 
 
 def score_results(
@@ -96,16 +169,8 @@ class _Truth:
 
 def _json(path: str | Path) -> Any:
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        return json.loads(Path(path).read_text("utf-8-sig"))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
-
-
-def _is_rle(value: Any) -> bool:
-    return isinstance(value, dict) and "size" in value and isinstance(value.get("counts"), str)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

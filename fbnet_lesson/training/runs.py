@@ -9,22 +9,39 @@ from torch import nn
 from fbnet_lesson.training.checkpoint import load_checkpoint
 from fbnet_lesson.zoo import create_model, load_weights
 
+CONFIG = {  # what a run notes, and as what; older runs have no category_ids
+    "model_name": str, "model_config": dict, "train": dict, "categories": list, "notes": dict,
+}  # fmt: skip
+
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The ``config.json`` of a run folder.
 
     Raises:
-        ValueError: if the folder has none, or it cannot be read.
+        ValueError: if the folder has none, or it cannot be read, or is not what a run writes.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json")
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        config = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(config).__name__}")
+    for key, kind in CONFIG.items():
+        if key not in config:
+            raise ValueError(f"{path} is damaged: it has no {key!r}")
+        if not isinstance(config[key], kind):
+            found = type(config[key]).__name__
+            raise ValueError(f"{path} is damaged: {key!r} is {found}, not {kind.__name__}")
+    names = config["categories"]
+    ids = config.get("category_ids", [0] * len(names))
+    whole = isinstance(ids, list) and all(isinstance(number, int) for number in ids)
+    if not whole or len(ids) != len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is damaged: its categories are not names, each with an id")
+    if not isinstance(config.get("pictures", []), list):
+        raise ValueError(f"{path} is damaged: 'pictures' is no list")
     return config
 
 
@@ -41,9 +58,6 @@ def load_run(folder: str | Path, **overrides: Any) -> tuple[nn.Module, list[str]
     config = read_config(folder)
     final = Path(folder) / "model.safetensors"
     weights = final if final.exists() else _last_weights(Path(folder))
-    for key in ("model_name", "model_config", "categories"):
-        if key not in config:
-            raise ValueError(f"{Path(folder) / 'config.json'} is damaged: it has no {key!r}")
     # Frozen stages concern training: a model to look with has nothing to freeze.
     model = create_model(
         config["model_name"], **{**config["model_config"], "freeze_stages": 0, **overrides}
@@ -51,7 +65,12 @@ def load_run(folder: str | Path, **overrides: Any) -> tuple[nn.Module, list[str]
     report = load_weights(model, weights)
     if report.left_out:
         raise ValueError(f"num_classes={model.config.num_classes} is not that of the run's weights")
-    return model.eval(), config["categories"]
+    names = config["categories"]
+    if len(names) != (count := model.config.num_classes):
+        raise ValueError(
+            f"the model in {folder} tells {count} classes apart, it names {len(names)}"
+        )
+    return model.eval(), names
 
 
 def run_classes(folder: str | Path) -> list[int]:

@@ -62,6 +62,10 @@ def read_weights(source: str | os.PathLike | Mapping) -> Weights:
         checkpoint, notes = _read_file(Path(source))
     plain, average = _parts(checkpoint)
     notes = notes or _notes_of_checkpoint(checkpoint)
+    kinds = {"name": str, "config": dict, "categories": list, "category_ids": list}
+    for key, value in notes.items():
+        if not isinstance(value, kinds[key]):
+            raise ValueError(f"{source}: its note {key!r} is damaged; it holds {str(value)[:40]!r}")
     aside: list[str] = []
     state = {**_unwrapped(plain, aside), **_unwrapped(average, aside)}
     state = {k: torch.from_numpy(v) if _is_array(v) else v for k, v in state.items()}
