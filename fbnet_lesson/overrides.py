@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 
 
-def override(config, **changes):
+def override(config, /, **changes):
     """A copy of a frozen dataclass with some fields changed; ValueError names an unknown field."""
     known = [f.name for f in fields(config)]
     for name in changes:

@@ -53,7 +53,7 @@ def assert_same_run(folder, expected):
 def test_a_run_leaves_everything_in_its_folder(tmp_path):
     result = run(tmp_path / "run", notes={"data": "squares"})
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    files = {"config.json", "metrics.csv", "tensorboard", "last.pt", "previous.pt"}
+    files = {"config.json", "metrics.csv", "tensorboard", "last.pt", "previous.pt", "best.pt"}
     assert names == files | {"model.safetensors", "eval.json"}
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["model_name"] == "tests/stand_in"

@@ -35,7 +35,7 @@ class ClassifierConfig:
         if eps is not None and not (_is_number(eps) and eps > 0):
             raise impossible("norm_eps", eps, "a positive number, or None for the origin's")
 
-    def override(self, **changes) -> "ClassifierConfig":
+    def override(self, /, **changes) -> "ClassifierConfig":
         """A copy with some fields changed; ValueError names a field that does not exist."""
         return override(self, **changes)
 

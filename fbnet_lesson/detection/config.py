@@ -65,7 +65,7 @@ class DetectorConfig:
         if self.max_size < self.min_size:
             raise impossible("max_size", self.max_size, f"at least min_size, {self.min_size}")
 
-    def override(self, **changes) -> "DetectorConfig":
+    def override(self, /, **changes) -> "DetectorConfig":
         """A copy with some fields changed; ValueError names a field that does not exist."""
         return override(self, **changes)
 

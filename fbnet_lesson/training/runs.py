@@ -45,7 +45,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_run(folder: str | Path, **overrides: Any) -> tuple[nn.Module, list[str]]:
+def load_run(folder: str | Path, /, **overrides: Any) -> tuple[nn.Module, list[str]]:
     """The model of a run in eval mode, and the names of its classes.
 
     Its final weights; of a run that is not finished, the average as of its last checkpoint.
@@ -67,9 +67,7 @@ def load_run(folder: str | Path, **overrides: Any) -> tuple[nn.Module, list[str]
         raise ValueError(f"num_classes={model.config.num_classes} is not that of the run's weights")
     names = config["categories"]
     if len(names) != (count := model.config.num_classes):
-        raise ValueError(
-            f"the model in {folder} tells {count} classes apart, it names {len(names)}"
-        )
+        raise ValueError(f"{folder} names {len(names)} classes, its model tells {count} apart")
     return model.eval(), names
 
 

@@ -150,7 +150,7 @@ def create_model(
 
 
 def restore_model(
-    source: str | os.PathLike | dict, name: str | None = None, **overrides
+    source: str | os.PathLike | dict, name: str | None = None, /, **overrides
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model that a weights file is of, with all of its weights, and the file's notes.
 
@@ -211,7 +211,7 @@ def _detector(name: str, config: DetectorConfig, trunk: str | None, other: Arch 
         return model
     if trunk is None:
         return Detector(arch, config, spec.masks, spec.fpn, name)
-    if trunk not in CLASSIFICATION_ARCHS:
+    if not isinstance(trunk, str) or trunk not in CLASSIFICATION_ARCHS:
         raise impossible("trunk", trunk, f"a classifier: {', '.join(CLASSIFICATION_ARCHS)}")
     classifier = CLASSIFICATION_ARCHS[trunk]
     published = PRETRAINED.get(trunk)
