@@ -192,11 +192,15 @@ def plan_training(
         )
     else:
         refuse_unused({name: given[name] for name in FOR_SHAPES}, "for --data shapes alone")
+    try:
+        config = TrainConfig.from_dict(noted.get("train", {}))
+    except ValueError as error:
+        raise ValueError(f"{out / 'config.json'} is damaged: {error}") from error
     return Plan(
         model or noted.get("model_name", DEFAULT_MODEL),
         {**noted.get("model_config", {}), **parse_settings(settings)},
         source,
-        TrainConfig.from_dict({**noted.get("train", {}), **train_options}),
+        TrainConfig.from_dict({**config.to_dict(), **train_options}),
     )
 
 

@@ -16,12 +16,18 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        return {
-            "images": {str(r["file_name"]): int(r["id"]) for r in content["images"]},
-            "categories": {str(r["name"]): int(r["id"]) for r in content["categories"]},
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no COCO annotation file: {error}") from error
+    found = {}
+    for key, name in (("images", "file_name"), ("categories", "name")):
+        records = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(records, list):
+            raise ValueError(f"{path} is no COCO annotation file: it has no list {key!r}")
+        try:
+            found[key] = {str(record[name]): int(record["id"]) for record in records}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: one of its {key} has no {name}, or no whole id") from error
+    return found
 
 
 def ids_of_pictures(

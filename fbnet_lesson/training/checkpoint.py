@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fbnet_lesson.files import atomic_file
+from fbnet_lesson.zoo.weight_files import read_file
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,13 +56,13 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     for path in (folder / "last.pt", folder / "previous.pt"):
         if path.exists():
             try:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch raises many kinds for broken files
-                problems.append(f"{path}: {first_line(error)}")
+                checkpoint, _ = read_file(path)
+            except ValueError as error:
+                problems.append(str(error))
                 continue
-            if isinstance(checkpoint, dict) and isinstance(checkpoint.get("iteration"), int):
-                return checkpoint
-            problems.append(f"{path}: it is not what a run writes")
+            if isinstance(checkpoint.get("iteration"), int):
+                return dict(checkpoint)
+            problems.append(f"{path} is not what a run writes: it has no iteration")
     if problems:
         raise ValueError("no readable checkpoint: " + "; ".join(problems))
     return None

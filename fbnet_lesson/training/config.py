@@ -21,8 +21,9 @@ def setting(default: Any, rule: tuple[str, Callable[[Any], bool]], help: str) ->
     )
 
 
-def _integer(low: int):
-    return f"an integer of at least {low}", lambda v: _is_int(v) and v >= low
+def _integer(low: int, high: float = math.inf):
+    most = "" if math.isinf(high) else f" and at most {high}"
+    return f"an integer of at least {low}{most}", lambda v: _is_int(v) and low <= v <= high
 
 
 def _number(low: float, high: float = math.inf, *, low_too: bool = True):
@@ -119,7 +120,7 @@ class TrainConfig:
     )
     seed: int = setting(
         0,
-        _integer(0),
+        _integer(0, 2**32 - 1),
         "decides batches, augmentation and sampling",
     )
     amp: bool | None = setting(
@@ -166,12 +167,12 @@ class TrainConfig:
     )
     num_workers: int = setting(
         0,  # both cores of a laptop for the network; a GPU wants about one a core
-        _integer(0),
+        _integer(0, 1024),
         "processes that load and augment images, for each training process",
     )
     threads: int | None = setting(
         None,  # PyTorch's choice; another number of threads may round the last bits differently
-        _optional(_integer(1)),
+        _optional(_integer(1, 1024)),  # of a million, OpenMP dies without a word
         "CPU threads for each training process",
     )
     max_minutes: float | None = setting(

@@ -10,6 +10,7 @@ import pickle
 import re
 import struct
 import zipfile
+from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ ROOT = re.compile(
 )
 AVERAGE = re.compile(r"ema|averag|swa|shadow", re.IGNORECASE)
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch
+# What training scripts put beside the weights and runs nothing: options, and NumPy's numbers.
+PLAIN_DATA = [
+    Namespace, np.dtype, np.float32(0).__reduce__()[0], np.ndarray, np.array(0).__reduce__()[0],
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
+]  # fmt: skip
+ASKS_FOR = re.compile(r"(?:asks for|GLOBAL|Unsupported class) ([\w.]+)")
 SAVE = "save its state dict with torch.save(model.state_dict(), FILE)"
 
 
@@ -59,7 +66,7 @@ def read_weights(source: str | os.PathLike | Mapping) -> Weights:
     notes: dict[str, Any] = {}
     checkpoint = source
     if isinstance(source, str | os.PathLike):
-        checkpoint, notes = _read_file(Path(source))
+        checkpoint, notes = read_file(Path(source))
     plain, average = _parts(checkpoint)
     notes = notes or _notes_of_checkpoint(checkpoint)
     kinds = {"name": str, "config": dict, "categories": list, "category_ids": list}
@@ -129,8 +136,11 @@ def _notes_of_checkpoint(checkpoint: Mapping) -> dict[str, Any]:
     return {new: checkpoint[old] for old, new in names.items() if old in checkpoint}
 
 
-def _read_file(path: Path) -> tuple[Mapping, dict[str, Any]]:
-    """The content of a file of tensors or arrays, and its notes."""
+def read_file(path: Path) -> tuple[Mapping, dict[str, Any]]:
+    """The content of a file of tensors or arrays, and its notes.
+
+    Raises ValueError that says what is wrong with it, or what it is instead.
+    """
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder; expected a weights file, such as the model.safetensors of a run"
@@ -149,13 +159,16 @@ def _read_file(path: Path) -> tuple[Mapping, dict[str, Any]]:
         if head[:1] == b"\x80" and not head.startswith(LEGACY_TORCH):
             content = _ArraysOnly(path).load()
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, _NotArrays) as error:
-        raise ValueError(
-            f"{path} holds more than tensors and was not executed; {SAVE} ({_first_line(error)}). "
-            "Where you trust it: torch.load(FILE, weights_only=False)"
-        ) from error
+            with torch.serialization.safe_globals(PLAIN_DATA):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # all libraries raise many kinds for broken files
+        if asked := ASKS_FOR.search(str(error)):
+            raise ValueError(
+                f"{path} holds more than tensors and was not executed (it asks for {asked[1]}); "
+                f"{SAVE}. Where you trust it: torch.load(FILE, weights_only=False)"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):  # torch's text speaks of its own versions
+            raise ValueError(f"cannot read {path}: it is damaged, or no weights file") from error
         raise ValueError(
             f"cannot read {path}: it is damaged or cut off ({_first_line(error)})"
         ) from error
@@ -211,7 +224,7 @@ def _zip_that_is_not_weights(path: Path) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    return len(head) > 8 and all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head)
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
