@@ -90,8 +90,6 @@ def _is_array(value: Any) -> bool:
 
 def _parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
     """The weights in a checkpoint, and their average; where it has no such parts, itself."""
-    if any(isinstance(v, Tensor) or _is_array(v) for v in checkpoint.values()):
-        return checkpoint, {}
     plain, average = (
         next((checkpoint[k] for k in keys if isinstance(checkpoint.get(k), Mapping)), {})
         for keys in (PLAIN, AVERAGES)
