@@ -407,6 +407,9 @@ BAD_TARGETS = [
     (broken(labels=["disc", "ring"]), "'labels'.: no tensor of this list"),
     (broken(iscrowd=[0]), r"'iscrowd'. has shape \(1,\); expected \[2\]"),
     (broken(has_mask=[1, 1, 1]), r"'has_mask'. has shape \(3,\); expected \[2\]"),
+    (broken(labels=torch.tensor([1j, 0])), "'labels'. holds complex numbers"),
+    (broken(masks=torch.full((2, 96, 128), torch.nan)), "'masks'. holds NaN; expected bool"),
+    (broken(sampling_seed="seven"), "'sampling_seed'. is 'seven'; invalid literal"),
     ((scene()[0], []), r"targets\[0\] is list; expected a dict"),
 ]
 
@@ -434,6 +437,8 @@ def test_bad_images_are_named():
             model([torch.full((3, 8, 8), value)])
     with pytest.raises(ValueError, match="images is one tensor"):
         model(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match="images is NoneType; expected a list"):
+        model(None)
     with pytest.raises(ValueError, match="images is empty"):
         model([])
     with pytest.raises(ValueError, match="training mode needs targets"):

@@ -21,7 +21,11 @@ from fbnet_lesson.training.config import TrainConfig, differences
         ("amp", "yes", "None or True or False"),
         ("scale_range", (1.5, 0.5), "two numbers 0 < low <= high"),
         ("scale_range", (0.0, 1.0), "two numbers 0 < low <= high"),
-        ("threads", 0, "an integer of at least 1, or None"),
+        ("flip", 1.5, "a number from 0 to 1"),
+        ("min_visible", -0.1, "a number from 0 to 1"),
+        ("colour", "grey", "True or False"),
+        ("seed", 2**32, "an integer of at least 0 and at most 4294967295"),
+        ("threads", 0, "an integer of at least 1 and at most 1024, or None"),
         ("max_minutes", 0, "a number above 0, or None"),
         ("device", "tpu", "'auto', 'cpu', 'cuda' or 'cuda:N'"),
     ],
@@ -76,3 +80,9 @@ def test_only_what_decides_the_result_counts_as_a_difference():
     old = TrainConfig(lr=0.1, num_workers=0, max_minutes=None)
     new = TrainConfig(lr=0.2, num_workers=4, max_minutes=3.0)
     assert differences(old, new) == ["lr: 0.1 -> 0.2"]
+
+
+def test_more_iterations_are_no_difference_and_fewer_are():
+    short, long = TrainConfig(iterations=100), TrainConfig(iterations=200)
+    assert differences(short, long) == []
+    assert differences(long, short) == ["iterations: 200 -> 100"]

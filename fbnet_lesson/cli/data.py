@@ -106,6 +106,30 @@ def find_annotations(data: str, images: str | None) -> tuple[Path, Path]:
     return path, folder
 
 
+NOTED = {
+    **dict.fromkeys(("data", "images", "train_ids", "val_ids", "val_data", "val_images"), str),
+    **dict.fromkeys(("exif", "classes", "map_classes", "weights"), str),
+    **dict.fromkeys(("train_length", "val_length", "cache_mb"), int),
+    **dict.fromkeys(("drop_defects", "boxes_as_masks"), bool),
+}  # the options of ``train`` that a run notes, and as what
+
+
+def noted_options(run: Path) -> dict[str, Any]:
+    """What a run folder notes of the options of its training.
+
+    Raises:
+        ValueError: if it is no run folder, or damaged.
+    """
+    from fbnet_lesson.training.runs import read_config
+
+    notes = read_config(run)["notes"]
+    for name, kind in NOTED.items():
+        value = notes.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{run / 'config.json'} is damaged: it notes {name}={value!r}")
+    return notes
+
+
 def refuse_unused(given: dict[str, Any], why: str) -> None:
     """ValueError that names those options that were given and would do nothing."""
     unused = [name for name, value in given.items() if value is not None and value is not False]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fbnet_lesson.cli.data import find_annotations
+from fbnet_lesson.cli.data import find_annotations, noted_options
 from fbnet_lesson.cli.detectors import (
     MODEL,
     RUN,
@@ -109,13 +109,12 @@ def identify(
     annotation file is still there.
     """
     from fbnet_lesson.inference.identity import ids_of_classes, ids_of_pictures, read_annotations
-    from fbnet_lesson.training.runs import read_config
 
     if data is None:
         if images is not None:
             raise ValueError("--images needs --data: the annotation file that has the pictures")
         found: dict[Path, int] = {}
-        notes = read_config(run)["notes"] if run is not None else {}
+        notes = noted_options(run) if run is not None else {}
         for prefix in ("val_", ""):
             source = notes.get(f"{prefix}data")
             if source not in (None, "shapes") and Path(source).exists():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnet_lesson.cli.data import refuse_unused, training_data
+from fbnet_lesson.cli.data import noted_options, refuse_unused, training_data
 from fbnet_lesson.cli.detectors import (
     CLASSES,
     DEFAULT_MODEL,
@@ -180,7 +180,7 @@ def plan_training(
         from fbnet_lesson.training.runs import read_config
 
         noted = read_config(out)
-        source = noted["notes"]
+        source = noted_options(out)
     source = {key: source.get(key) if value is None else value for key, value in given.items()}
     if source["data"] is None:
         raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")

@@ -321,6 +321,9 @@ def reached_limits(proposals: Proposals, config: DetectorConfig) -> tuple[str, .
 
 def check_images(images: list[Tensor], device: torch.device) -> None:
     """ValueError unless ``images`` is a list of float [3, H, W] tensors on the device."""
+    if not isinstance(images, list | tuple | Tensor):
+        found = type(images).__name__
+        raise ValueError(f"images is {found}; expected a list of [3, H, W] tensors")
     if isinstance(images, Tensor) and images.dim() == 3:
         raise ValueError("images is one tensor; expected a list of [3, H, W] tensors")
     if len(images) == 0:
@@ -394,7 +397,11 @@ def prepare_targets(
             if "has_mask" in target:
                 ready["has_mask"] = target["has_mask"][keep]
         if "sampling_seed" in target:
-            ready["generator"] = torch.Generator().manual_seed(int(target["sampling_seed"]))
+            try:
+                ready["generator"] = torch.Generator().manual_seed(int(target["sampling_seed"]))
+            except (TypeError, ValueError, RuntimeError) as error:
+                seed = target["sampling_seed"]
+                raise ValueError(f"targets[{i}]['sampling_seed'] is {seed!r}; {error}") from None
         prepared.append(ready)
     return prepared
 
@@ -422,6 +429,10 @@ def as_tensors(target: dict, i: int, like: Tensor, with_masks: bool) -> dict:
         except (TypeError, ValueError, RuntimeError) as error:
             found = type(target[key]).__name__
             raise ValueError(f"targets[{i}][{key!r}]: no tensor of this {found}: {error}") from None
+        if value.is_complex():
+            raise ValueError(f"targets[{i}][{key!r}] holds complex numbers")
+        if key == "masks" and value.is_floating_point() and value.isnan().any():
+            raise ValueError(f"targets[{i}]['masks'] holds NaN; expected bool")
         if key == "labels" and (value.is_floating_point() or value.dtype == torch.bool):
             if value.numel():
                 raise ValueError(f"targets[{i}]['labels'] are {value.dtype}; expected int64")
