@@ -275,8 +275,8 @@ def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
             "--map-classes"
         )
     lines = ["evaluation set: " + summary(val_set), *val_set.report.notes]
-    if train_set.category_ids != val_set.category_ids:
-        lines.append("evaluation set: its categories are mapped to those of training by name")
+    said = mapped_by_name(val_set, train_set.category_ids)
+    lines += [f"evaluation set: {sentence} those of training by name" for sentence in said]
     for shared, how in ((shared_files, "file"), (shared_contents, "content")):
         if pairs := shared(train_set, val_set):
             ours, theirs = pairs[0]
@@ -287,6 +287,15 @@ def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
             )
             break
     return lines
+
+
+def mapped_by_name(dataset: Any, category_ids: list[int]) -> list[str]:
+    """What to say of a set whose categories are others than those ids: in another order, numbered
+    otherwise, or fewer. The sentence goes on with whose categories those are."""
+    if dataset.category_ids == category_ids and not dataset.absent:
+        return []
+    fewer = f"it has no category {', '.join(dataset.absent)}; " if dataset.absent else ""
+    return [f"{fewer}its categories are mapped to"]
 
 
 def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple[Any, Any]:

@@ -5,7 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnet_lesson.cli.data import check_names, evaluation_data, refuse_unused
+from fbnet_lesson.cli.data import (
+    check_names,
+    evaluation_data,
+    mapped_by_name,
+    refuse_unused,
+)
 from fbnet_lesson.cli.detectors import (
     CLASSES,
     EXIF,
@@ -78,13 +83,13 @@ def evaluate(
         check_out(out)
     chosen = distributed.start(TrainConfig(device=device).device)
     try:
-        detector, names, _ = load_detector(run, model, weights, set_ or [])
+        detector, names, category_ids = load_detector(run, model, weights, set_ or [])
         source = {"exif": exif, "classes": classes, "map_classes": map_classes}
         known = None if names[0] == "class 0" else names
         dataset = evaluation_data(
             data, images, ids, length or 200, drop_defects, detector.config.min_size, source, known
         )
-        check_classes(names, dataset, known)
+        check_classes(names, category_ids, dataset, known)
         found = detect(detector.to(chosen), dataset, batch_size=batch_size)
         if distributed.is_first():
             metrics = metrics_of(detector, dataset, found, max_dets)
@@ -133,7 +138,9 @@ def say(truth: dict[str, Any], found: list[dict[str, Any]], metrics: dict[str, A
         typer.echo(sentence)
 
 
-def check_classes(names: list[str], dataset: Any, known: list[str] | None) -> None:
+def check_classes(
+    names: list[str], category_ids: list[int], dataset: Any, known: list[str] | None
+) -> None:
     """Say how the set's categories are mapped; ValueError for objects of a class that the detector
     has not."""
     others = [f"{n} ({count})" for n, count in getattr(dataset, "left_out", {}).items() if count]
@@ -145,5 +152,6 @@ def check_classes(names: list[str], dataset: Any, known: list[str] | None) -> No
         )
     if known is None:
         check_names(names, dataset.categories)
-    elif hasattr(dataset, "labels") and dataset.category_ids != sorted(dataset.category_ids):
-        typer.echo("the set has its categories in another order: mapped to the detector's by name")
+    elif hasattr(dataset, "labels"):
+        for sentence in mapped_by_name(dataset, category_ids):
+            typer.echo(f"the set: {sentence} the detector's by name")

@@ -120,7 +120,8 @@ def identify(
             if source not in (None, "shapes") and Path(source).exists():
                 annotations, folder = find_annotations(source, notes.get(f"{prefix}images"))
                 found |= ids_of_pictures(files, read_annotations(annotations)["images"], folder)
-        return found, ids, []
+        taken = f"{len(found)} of {len(files)} pictures are of the sets of the run: their ids stay"
+        return found, ids, [taken] if found else []
     annotations, folder = find_annotations(data, images)
     known = read_annotations(annotations)
     found = ids_of_pictures(files, known["images"], folder)

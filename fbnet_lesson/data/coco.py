@@ -47,7 +47,8 @@ class CocoDataset(Dataset):
     of the samples. folder: of the pictures. has_masks is False where no annotation of the file
     has a segmentation: then the masks are the filled boxes. mixed: some objects have an outline
     and some have none. objects (see ``Objects``), labels and places: all objects, their labels,
-    and which samples they are in. left_out: {name: objects} of the classes not taken.
+    and which samples they are in. left_out: {name: objects} of the classes not taken. absent: the
+    ``categories`` that the file has not.
 
     Raises ValueError where nothing is left to train on, for an unknown image id, and for an
     argument that cannot be.
@@ -131,6 +132,7 @@ class CocoDataset(Dataset):
             raise ValueError(f"classes is {self.categories}; it must be names, each of them once")
         if not set(self.categories) & set(first_id):
             raise ValueError(f"classes is {self.categories}; the file has {list(first_id)}")
+        self.absent = [name for name in self.categories if name not in first_id]
         free = max(found.categories) + 1
         self.category_ids = [
             first_id.get(name, free + label) for label, name in enumerate(self.categories)
