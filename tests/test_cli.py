@@ -513,6 +513,30 @@ def test_two_processes_train_and_evaluate_with_the_same_command(tmp_path):
     assert two.stdout == call(*evaluate).stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--lr", "-1"], "error: lr=-1.0 is not possible"),  # before the processes have met
+        (["--batch-size", "3"], "error: batch_size=3 does not divide among 2 processes"),
+        (["--set", "norm=LN"], "error: norm='LN' is impossible"),  # when they have
+        (["--cache-mb", "x"], "Error: Invalid value for '--cache-mb'"),  # before all
+        ([], "error: {run} holds a run at iteration 2; resume it"),  # which the first one sees
+    ],
+)
+def test_of_two_processes_one_says_what_is_wrong(run, arguments, sentence):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    train = ["train", "--data", "shapes", *FEW, *SMALL, "--out", str(run), *arguments]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [*torchrun, "-m", "fbnet_lesson", *train],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1 and sentence.format(run=run) in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]
+    assert len(said) == 1, done.stderr
+
+
 def test_a_run_remembers_its_rows(tmp_path):
     rows = {"trunk": ["conv_k3 8 s2; ir_k3 8 e1", "ir_k3 16 s2 e2", "ir_k3 24 s2 e2"]}
     file, out = tmp_path / "rows.json", tmp_path / "run"

@@ -89,7 +89,10 @@ def load_detector(
     else:
         detector, notes = restore_model(weights, model, **fields)
     if not hasattr(detector, "roi_heads"):
-        raise ValueError(f"{weights} holds weights of the classifier {detector.name}")
+        raise ValueError(
+            f"{weights} holds weights of the classifier {detector.name}; predict --model "
+            f"{detector.name} --weights {weights} names pictures with it"
+        )
     count = detector.config.num_classes
     names = notes.get("categories") or [f"class {label}" for label in range(count)]
     ids = notes.get("category_ids") or list(range(1, count + 1))

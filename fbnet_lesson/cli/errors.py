@@ -16,12 +16,17 @@ WAIT = 3.0  # seconds in which the first process ends all, where all have the sa
 
 def fail(message: str, code: int = 2) -> typing.NoReturn:
     """End with the message, mostly one line, on stderr; of many processes only one says it."""
+    complain(message)
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """Say what is wrong on stderr; of many processes that have the same to say, in one."""
     rank = os.environ.get("RANK", "0")
     if rank != "0":
         time.sleep(WAIT)  # still here: the error is this process's alone
         message = f"process {rank}: {message}"
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code)
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def check_sizes(found: list[dict[str, Any]], truth: dict[str, Any]) -> None:
     for n, result in enumerate(found):
         size = (result.get("segmentation") or {}).get("size")
         expected = sizes.get(result["image_id"], size)
-        if size != expected:
+        if size is not None and size != expected:
             raise ValueError(
                 f"detection {n} has a mask of {size}; its image {result['image_id']} is of "
                 f"{expected} (height, width)"

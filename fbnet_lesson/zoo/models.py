@@ -171,7 +171,9 @@ def restore_model(
         raise ValueError(f"{source} holds weights of {noted}, not of {name}; leave the name out")
     if name is None and noted is None:
         raise ValueError(f"{source} does not say of which model it is: name the model")
-    fields = {**weights.notes.get("config", {}), "freeze_stages": 0}  # nothing is trained here
+    fields = dict(weights.notes.get("config", {}))
+    if (name or noted) in DETECTORS:
+        fields["freeze_stages"] = 0  # nothing is trained here
     if not weights.notes.get("config") and (classes := _count_classes(name, weights.state)):
         fields["num_classes"] = classes
     model = create_model(name or noted, **{**fields, **overrides})
