@@ -8,6 +8,7 @@ import typer
 from fbnet_lesson.cli.errors import one_line_errors
 from fbnet_lesson.training.config import TrainConfig
 
+MOST_IDS = 10_000_000  # in one range: more are a slip of the hand
 SHAPES_SEEDS = {"train": 1, "val": 0}  # no scene is in both, nor in data/shapes (150)
 
 
@@ -68,7 +69,7 @@ def parse_ids(text: str) -> list[int]:
     """``"0-3,7"`` as [0, 1, 2, 3, 7].
 
     Raises:
-        ValueError: for anything but numbers and ranges of numbers.
+        ValueError: for anything but numbers and ranges of numbers, or one of no end.
     """
     ids: list[int] = []
     for part in text.split(","):
@@ -77,6 +78,8 @@ def parse_ids(text: str) -> list[int]:
             raise ValueError(f"{text!r} is no list of image ids; allowed is such as 0-13,20")
         if dash and int(last) < int(first):
             raise ValueError(f"the range {part.strip()!r} of image ids runs backwards")
+        if dash and int(last) - int(first) > MOST_IDS:
+            raise ValueError(f"the range {part.strip()!r} has more than {MOST_IDS:,} image ids")
         ids += range(int(first), int(last or first) + 1)
     return ids
 
@@ -267,7 +270,11 @@ def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
             f"images {', '.join(map(str, sorted(both)[:5]))} would be trained on and evaluated on; "
             "give --train-ids and --val-ids without common ids"
         )
-    unknown = [f"{name} ({count})" for name, count in val_set.left_out.items() if count]
+    unknown = [  # those of the training set are left out on purpose, by --classes
+        f"{name} ({count})"
+        for name, count in val_set.left_out.items()
+        if count and name not in train_set.left_out
+    ]
     if unknown:
         raise ValueError(
             f"the evaluation set has objects of classes that the training set has not: "
@@ -302,7 +309,8 @@ def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple
     """Scenes that are new each time and so need no augmentation, and held-out ones."""
     from fbnet_lesson.data import ShapesDataset, eval_transform
 
-    length = source["train_length"] or config.iterations * config.batch_size
+    length = source["train_length"]
+    length = config.iterations * config.batch_size if length is None else length
     scenes = {"size": (size, size), "transform": eval_transform()}
     return (
         ShapesDataset(length, seed=SHAPES_SEEDS["train"], **scenes),
@@ -322,17 +330,16 @@ def evaluation_data(
 ) -> Any:
     """The held-out scenes, or the images of a COCO set in their own size.
 
-    source: ``exif classes map_classes``, as in ``training_data``. categories: the classes of the
-    detector in the order of its labels, to which those of the set are mapped by name.
+    source: ``exif map_classes``, as in ``training_data``. categories: the classes of the detector
+    in the order of its labels, to which those of the set are mapped by name; None where it does
+    not name them.
     """
     from fbnet_lesson.data import ShapesDataset, eval_transform
 
     if data == "shapes":
         scenes = {"size": (size, size), "transform": eval_transform()}
         return ShapesDataset(length, seed=SHAPES_SEEDS["val"], **scenes)
-    chosen = class_options(source or {})
-    if categories is not None and chosen["classes"] is None:
-        chosen["classes"] = categories
+    chosen = class_options(source or {}) | {"classes": categories}
     return coco_dataset(data, images, ids, drop, **chosen, transform=eval_transform(), masks=False)
 
 

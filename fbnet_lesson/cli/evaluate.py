@@ -9,6 +9,7 @@ from fbnet_lesson.cli.data import (
     check_names,
     evaluation_data,
     mapped_by_name,
+    parse_classes,
     refuse_unused,
 )
 from fbnet_lesson.cli.detectors import (
@@ -84,18 +85,24 @@ def evaluate(
     chosen = distributed.start(TrainConfig(device=device).device)
     try:
         detector, names, category_ids = load_detector(run, model, weights, set_ or [])
-        source = {"exif": exif, "classes": classes, "map_classes": map_classes}
+        source = {"exif": exif, "map_classes": map_classes}
         known = None if names[0] == "class 0" else names
         dataset = evaluation_data(
             data, images, ids, length or 200, drop_defects, detector.config.min_size, source, known
         )
-        check_classes(names, category_ids, dataset, known)
+        only = parse_classes(classes)
+        check_classes(names, category_ids, dataset, known, only)
+        if out is not None and distributed.is_first():
+            out.mkdir(parents=True, exist_ok=True)
         found = detect(detector.to(chosen), dataset, batch_size=batch_size)
         if distributed.is_first():
+            if only is not None:
+                dataset, found.results = of_classes(dataset, found.results, only)
             metrics = metrics_of(detector, dataset, found, max_dets)
+            if found.with_masks and metrics["mask"] is None:
+                typer.echo("the set has boxes alone: the masks are not scored")
             say(dataset.coco_ground_truth(), found.results, metrics)
             if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
                 write_json(out / "eval.json", metrics)
                 write_json(out / "detections.json", found.results)
     finally:
@@ -138,13 +145,36 @@ def say(truth: dict[str, Any], found: list[dict[str, Any]], metrics: dict[str, A
         typer.echo(sentence)
 
 
+def of_classes(dataset: Any, found: list[dict[str, Any]], only: list[str]) -> tuple[Any, list]:
+    """The truth and the detections of some classes."""
+    from fbnet_lesson.training.results import Truth
+
+    truth = dataset.coco_ground_truth()
+    categories = [c for c in truth["categories"] if c["name"] in only]
+    ids = {category["id"] for category in categories}
+    annotations = [a for a in truth["annotations"] if a["category_id"] in ids]
+    truth = truth | {"categories": categories, "annotations": annotations}
+    has_masks = getattr(dataset, "has_masks", True)
+    return Truth(truth, has_masks), [r for r in found if r["category_id"] in ids]
+
+
 def check_classes(
-    names: list[str], category_ids: list[int], dataset: Any, known: list[str] | None
+    names: list[str],
+    category_ids: list[int],
+    dataset: Any,
+    known: list[str] | None,
+    only: list[str] | None,
 ) -> None:
     """Say how the set's categories are mapped; ValueError for objects of a class that the detector
-    has not."""
+    has not, unless ``only`` some classes are to be looked at, and for one of those that is not
+    there."""
+    strange = [name for name in only or [] if name not in dataset.categories]
+    if strange:
+        raise ValueError(
+            f"--classes has {strange[0]!r}; the detector knows {', '.join(dataset.categories)}"
+        )
     others = [f"{n} ({count})" for n, count in getattr(dataset, "left_out", {}).items() if count]
-    if others:
+    if others and only is None:
         raise ValueError(
             f"the detector knows {len(names)} classes ({', '.join(names)}), the data set has "
             f"objects of others: {', '.join(others)}; leave them out with --classes or map them "

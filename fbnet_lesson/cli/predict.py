@@ -92,6 +92,8 @@ def problem_of(check: Callable[[Path], None], path: Path) -> str:
         check(path)
     except ValueError as error:
         return str(error)
+    except OSError as error:
+        return f"cannot read the picture {path}: {error.strerror}"
     return ""
 
 

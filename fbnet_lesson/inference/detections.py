@@ -62,7 +62,7 @@ def find_small(
 
 
 def pictures_in(paths: Sequence[str | Path]) -> list[Path]:
-    """The files, and those of folders by their suffix, in the order of their names.
+    """The files, and those of folders by their suffix, in the order of their names; each once.
 
     Raises:
         ValueError: for what is not there, or a folder without a picture.
@@ -78,7 +78,7 @@ def pictures_in(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(f"no such picture: {path}")
         else:
             files.append(path)
-    return files
+    return list({os.path.abspath(path): path for path in files}.values())
 
 
 def predict_files(
@@ -114,7 +114,7 @@ def predict_files(
                 known[path], following = following, following + 1
             try:
                 image = read_image(path)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 yield Predicted(path, error=str(error))
                 continue
             found = find_small(model, image, score, tiles)

@@ -113,7 +113,7 @@ class MetricsFile:
     def _rows_up_to(self, iteration: int) -> tuple[list[str], list[list[str]]]:
         if not self.path.exists():
             return [], []
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_text("utf-8", "replace").splitlines(keepends=True)
         header, *rows = [line.strip().split(",") for line in lines if line.endswith("\n")] or [[]]
         whole = [row for row in rows if len(row) == len(header) and row[0].isdecimal()]
         return header, [row for row in whole if int(row[0]) <= iteration]

@@ -153,11 +153,11 @@ def score_results(
     one."""
     has_truth = any(a.get("segmentation") for a in truth["annotations"])
     masks = has_truth and bool(found) and all(r.get("segmentation") for r in found)
-    return score(_Truth(truth, has_truth), found, masks, max_dets)
+    return score(Truth(truth, has_truth), found, masks, max_dets)
 
 
 @dataclass
-class _Truth:
+class Truth:
     """What ``score`` asks of a data set."""
 
     truth: dict[str, Any]
@@ -165,6 +165,9 @@ class _Truth:
 
     def coco_ground_truth(self) -> dict[str, Any]:
         return self.truth
+
+    def __len__(self) -> int:
+        return len(self.truth["images"])
 
 
 def _json(path: str | Path) -> Any:
