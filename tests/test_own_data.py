@@ -144,11 +144,19 @@ def test_max_dets_scores_more_detections_of_a_class_and_the_limit_is_said(tmp_pa
     assert most["box"]["AP"] == 1
 
 
-def test_max_dets_counts_for_a_model_too(scenes, tmp_path):
-    for most in (1, 100):
-        call("eval", "--data", scenes, "--max-dets", most, "--out", tmp_path / str(most))
-    one, all_ = (json.loads((tmp_path / n / "eval.json").read_text()) for n in ("1", "100"))
-    assert one["box"]["AP"] < all_["box"]["AP"] and one["limits"][0].startswith("image ")
+@pytest.mark.parametrize("most", [1, 10])
+def test_max_dets_counts_for_a_model_as_for_its_results(scenes, tmp_path, most):
+    score = ["--max-dets", most, "--out"]
+    said = call("eval", "--data", scenes, *score, tmp_path / "model")
+    assert said.splitlines()[1].endswith(f" AR{most}")  # of more, nothing is scored
+    results = ["--predictions", tmp_path / "model" / "detections.json"]
+    call("eval", "--data", scenes / "annotations.json", *results, *score, tmp_path / "results")
+    model, results = (
+        json.loads((tmp_path / name / "eval.json").read_text()) for name in ("model", "results")
+    )
+    assert model == results and max(
+        int(name[2:]) for name in model["box"] if name.startswith("AR") and name[2:].isdecimal()
+    ) == most  # fmt: skip
 
 
 def test_classes_scores_some_of_the_classes_whatever_their_order(scenes, tmp_path):

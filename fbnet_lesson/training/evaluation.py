@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -78,9 +79,8 @@ def headline(metrics: dict[str, Any]) -> str:
 def table(metrics: dict[str, Any]) -> str:
     """The metrics as a table for people: one row for boxes, one for masks, then the classes with
     the number of their objects, then what may have been cut off."""
-    most = next(name for name in metrics["box"] if name.startswith("AR") and name[2:].isdecimal()
-                and name not in SUMMARY[6:8])  # fmt: skip
-    columns = (*SUMMARY[:6], most)
+    recalls = [int(name[2:]) for name in metrics["box"] if re.fullmatch(r"AR\d+", name)]
+    columns = (*SUMMARY[:6], f"AR{max(recalls)}")  # the most detections that were scored
     lines = ["      " + "".join(f"{name:>8}" for name in columns)]
     for kind in ("box", "mask"):
         if metrics.get(kind):

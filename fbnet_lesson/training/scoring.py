@@ -90,8 +90,12 @@ def average_precision(
     )
     summary_names = (name.replace("AR100", f"AR{max_dets}") for name in SUMMARY)
     names = class_names(truth)
+    summary = {name: _mean(part) for name, part in zip(summary_names, parts, strict=True)}
+    for fewer in (1, 10):
+        if fewer > max_dets:  # so many are not scored
+            del summary[f"AR{fewer}"]
     return {
-        **{name: _mean(part) for name, part in zip(summary_names, parts, strict=True)},
+        **summary,
         "per_class": {
             names[category_id]: _mean(best[:, :, k, 0])
             for k, category_id in enumerate(evaluation.params.catIds)
