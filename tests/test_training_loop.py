@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import random
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from training_stand_in import Squares, StandIn, augmentation
 
-from fbnet_lesson.training import loop
+from fbnet_lesson.training import checkpoint, loop
 from fbnet_lesson.training.config import TrainConfig
 from fbnet_lesson.training.loop import NonFiniteError, RunFolderError, make_optimizer, train
 
@@ -200,6 +201,84 @@ def test_random_numbers_in_the_model_are_new_in_each_iteration_and_the_same_afte
 def test_a_model_given_in_eval_mode_is_trained_all_the_same(tmp_path):
     train(StandIn().eval(), Squares(), None, QUICK, tmp_path, log=quiet)
     assert len(read_rows(tmp_path)) == 8
+
+
+def scripted(monkeypatch, *scores):
+    """Evaluations come out with these APs, one after the other."""
+    left = iter(scores)
+
+    def evaluate(model, dataset, **options):
+        ap = next(left)
+        return {"box": {"AP": 1 - ap, "AP50": 0.5}, "mask": {"AP": ap, "AP50": 0.5}}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+
+
+def best_of(folder):
+    score = checkpoint.best_score(folder)
+    return score and (score["iteration"], score["kind"], score["AP"])
+
+
+def test_the_weights_of_the_highest_mask_ap_are_kept_and_said(tmp_path, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.5, 0.5, 0.4)
+    train_set, lines = Squares(20, transform=augmentation()), []
+    config = changed(eval_every=2)
+    train(StandIn(), train_set, Squares(4), config, tmp_path / "run", log=lines.append)
+    assert best_of(tmp_path / "run") == (4, "mask", 0.5)  # the first of two that are as good
+    path = tmp_path / "run" / "best.pt"
+    assert lines[-1] == f"the best mask AP was 0.500, after iteration 4: its weights are in {path}"
+    kept = torch.load(path, weights_only=True)
+    assert kept["iteration"] == 4 and kept["categories"] == ["red", "green"]
+
+
+def test_an_ap_that_is_no_number_is_not_the_best_and_a_damaged_best_is_replaced(
+    tmp_path, monkeypatch
+):
+    scripted(monkeypatch, math.nan, 0.1)
+    run(tmp_path, changed(max_minutes=1e-9))
+    assert best_of(tmp_path) is None
+    (tmp_path / "best.pt").write_bytes(b"half a file")
+    run(tmp_path, resume=True)
+    assert best_of(tmp_path) == (8, "mask", 0.1)
+
+
+def test_a_killed_run_ends_with_the_best_of_an_unbroken_one(tmp_path, monkeypatch):
+    config = changed(eval_every=2)
+    scripted(monkeypatch, 0.2, 0.6, 0.3, 0.4)
+    run(tmp_path / "whole", config)
+    scripted(monkeypatch, 0.2, 0.6)
+    stop_after_5(tmp_path / "killed", config, monkeypatch)  # goes on from 3
+    scripted(monkeypatch, 0.6, 0.3, 0.4)
+    run(tmp_path / "killed", config, resume=True)
+    assert best_of(tmp_path / "killed") == best_of(tmp_path / "whole") == (4, "mask", 0.6)
+    whole, killed = (
+        torch.load(tmp_path / name / "best.pt", weights_only=True)["ema"]
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_a_run_made_longer_is_the_same_whether_it_was_killed_or_not(tmp_path, monkeypatch):
+    longer = changed(iterations=14)
+    for name in ("whole", "killed"):
+        run(tmp_path / name)
+    run(tmp_path / "whole", longer, resume=True)
+    step = loop.train_step
+
+    def killed(state, *args):
+        if state.iteration == 11:
+            raise KeyboardInterrupt
+        return step(state, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", longer, resume=True)
+    run(tmp_path / "killed", longer, resume=True)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    expected = [longer.lr * longer.learning_rate_factor(i) for i in range(8, 14)]
+    rates = [float(row["lr"]) for row in read_rows(tmp_path / "whole")]
+    assert rates[8:] == pytest.approx(expected)
 
 
 # The run folder
