@@ -64,7 +64,8 @@ def test(options):
     verify = ["-p", "fbnet_lesson.course.budgets", "--nbval", "--nbval-current-env"]
     workers = str(min(4, os.cpu_count() or 1))
     spread = ["-n", workers, "--dist", "loadgroup", "--no-loadscope-reorder"]
-    with Beside([*pytest, *spread, "tests"], environment) as tests:
+    slowest = ["--durations=20", "--durations-min=5"]
+    with Beside([*pytest, *spread, *slowest, "tests"], environment) as tests:
         failed = call([*pytest, *verify, "tests/test_lesson_looks.py", *paths], environment)
         return tests.show() or failed
 
