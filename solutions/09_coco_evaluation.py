@@ -206,10 +206,10 @@ check(which_count)
 def curve(category_id: int, iou_threshold: float) -> tuple[Tensor, Tensor]:
     """Precision and recall of one class over all scenes; our scenes have hardly any crowds."""
     images = plain.of_size(plain.images_of_class(truth, found, category_id), 0, 1e10)
-    right, scores = [], []
+    match, right, scores = mine(match_detections), [], []
     for image in images:
         arguments = image["ious"], image["ignored"], image["crowd"], iou_threshold
-        right.append(mine(match_detections)(*arguments) >= 0)
+        right.append(match(*arguments) >= 0)
         scores.append(image["scores"])
     order = torch.cat(scores).argsort(descending=True, stable=True)
     objects = sum(int((~image["ignored"]).sum()) for image in images)
