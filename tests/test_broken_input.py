@@ -549,6 +549,29 @@ def test_what_a_folder_or_file_in_the_place_of_another_is_said(here):
             "--data", "folder.json")  # fmt: skip
 
 
+def test_scenes_are_not_written_over_a_set_that_is_there(here):
+    before = (here / "scenes" / "annotations.json").read_text()
+    refused("scenes/annotations.json is there already; name another folder", "data", "shapes",
+            "--out", "scenes", "--images", 1)  # fmt: skip
+    assert (here / "scenes" / "annotations.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    ],
+)
+def test_what_helps_where_memory_ends_is_said(here, monkeypatch, error):
+    def detect(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("fbnet_lesson.training.detecting.detect", detect)
+    refused("out of memory: a smaller --batch-size or smaller pictures help", *EVAL)
+
+
 def test_the_run_itself_is_sound(here):
     assert load_file(here / "run" / "model.safetensors").keys() == tiny_state().keys()
     assert call(*EVAL, "--ids", "4-5").exit_code == 0

@@ -22,6 +22,8 @@ def shapes(
     from fbnet_lesson.data import write_coco
 
     with one_line_errors():
+        if (out / "annotations.json").exists():
+            raise ValueError(f"{out / 'annotations.json'} is there already; name another folder")
         write_coco(out, images, seed=seed, size=(size, size))
     typer.echo(f"{images} scenes in {out}")
 

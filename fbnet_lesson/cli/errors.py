@@ -38,7 +38,8 @@ def one_line_errors() -> Iterator[None]:
         raise
     except USER_ERRORS as error:
         text = str(error) or type(error).__name__
-        if "out of memory" in text or isinstance(error, MemoryError):
+        no_memory = "out of memory" in text or "can't allocate memory" in text  # CUDA's, the CPU's
+        if no_memory or isinstance(error, MemoryError):
             text = f"out of memory: a smaller --batch-size or smaller pictures help ({text})"
         fail(text, code=getattr(error, "exit_code", 2))
 

@@ -119,6 +119,8 @@ def create_model(
         ValueError: names an unknown model, trunk, arch, field or weights and what is there instead.
         DownloadError: where the published weights cannot be had, see ``pretrained_file``.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name is {type(name).__name__}; expected one of list_models()")
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if name in CLASSIFICATION_ARCHS:
