@@ -275,6 +275,9 @@ RESUMED = {  # what happened to the run folder: options, what is said
     "other image ids": (None, ["--train-ids", "1-3"], "(training pictures: 4 -> 3, not the same)"),
     "other classes": (other_names, [], "'annulus', "),
     "another set": (None, ["--data", "shapes"], "(training pictures: 4 -> shapes, not the same)"),
+    "weights that come too late": (
+        None, ["--weights", "shapes"], "the run in run has begun, from weights=None: --weights sha"
+    ),
     "no set any more": (
         lambda run: shutil.rmtree(run.parent / "scenes"), [], "scenes: no such file; allowed is"
     ),

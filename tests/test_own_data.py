@@ -167,6 +167,10 @@ def test_classes_scores_some_of_the_classes_whatever_their_order(scenes, tmp_pat
     assert set(two["mask"]["per_class"]) == {"disc", "star"}
     for name, value in two["mask"]["per_class"].items():
         assert value == pytest.approx(every["mask"]["per_class"][name])
+    found = json.loads((tmp_path / "all" / "detections.json").read_text())
+    assert two["detections"] == sum(
+        CATEGORIES[r["category_id"] - 1] in ("disc", "star") for r in found
+    )
     assert "--classes has 'moon'; the detector knows disc, ring" in call(
         "eval", "--data", scenes, "--classes", "moon", code=2
     )

@@ -181,6 +181,11 @@ def plan_training(
 
         noted = read_config(out)
         source = noted_options(out)
+        if begun(out) and given["weights"] not in (None, source.get("weights")):
+            raise ValueError(
+                f"the run in {out} has begun, from weights={source.get('weights')!r}: --weights "
+                f"{given['weights']} would do nothing; leave it out, or choose another folder"
+            )
     source = {key: source.get(key) if value is None else value for key, value in given.items()}
     if source["data"] is None:
         raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")
@@ -204,6 +209,11 @@ def plan_training(
     )
 
 
+def begun(out: Path) -> bool:
+    """Whether the run folder has a checkpoint to go on from."""
+    return any((out / name).exists() for name in ("last.pt", "previous.pt"))
+
+
 def run_training(out: Path, plan: Plan, resume: bool) -> None:
     """Build data and model, train, print the result."""
     import torch
@@ -216,8 +226,7 @@ def run_training(out: Path, plan: Plan, resume: bool) -> None:
     train_set, val_set = training_data(plan.source, plan.config, size)
     fields = {"num_classes": len(train_set.categories), **plan.model_fields}
     torch.manual_seed(plan.config.seed)
-    begun = any((out / name).exists() for name in ("last.pt", "previous.pt"))
-    weights = None if begun else plan.source["weights"]  # of a begun run: its checkpoint's
+    weights = None if begun(out) else plan.source["weights"]  # of a begun run: its checkpoint's
     model = fl.create_model(plan.model, weights=weights, **fields)
     if model.has_masks and not getattr(train_set, "has_masks", True):
         if not plan.source["boxes_as_masks"]:
