@@ -303,9 +303,19 @@ def test_a_folder_that_cannot_take_a_run_is_named_before_anything_is_read(here, 
     refused("is not to be written to; name another folder", *train, "new/run")
 
 
-def test_a_folder_that_holds_a_run_is_kept(here):
-    train = ["train", "--data", "scenes", "--train-ids", "0-3", *FEW, *SMALL, "--out", "run"]
-    refused("run holds a run at iteration 2; resume it (--resume) or choose another folder", *train)
+def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch):
+    def data(*arguments):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("fbnet_lesson.cli.train.training_data", data)
+    train = ["train", "--data", "scenes", "--train-ids", "0-3", *FEW, *SMALL, "--out"]
+    refused("run holds a run at iteration 2; resume it (--resume) or choose", *train, "run")
+    for content, sentence in ((WEB_PAGE, "is a web page"), (POINTER, "is a Git LFS pointer")):
+        (here / "w.pth").write_bytes(content)
+        refused(sentence, *train, "new", "--weights", "w.pth")
+    refused("weights='no.pth': no such file", *train, "new", "--weights", "no.pth")
+    refused("unknown field 'norms'", *train, "new", "--set", "norms=GN")
+    assert not (here / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ def train(
     check_out(out)
     plan = plan_training(out, given, model, set_ or [], train_options, resume)
     distributed.check_batch(plan.config.batch_size)
+    check_files(out, plan, resume)
     distributed.start(plan.config.device)
     try:
         run_training(out, plan, resume)
@@ -207,6 +208,21 @@ def plan_training(
         source,
         TrainConfig.from_dict({**config.to_dict(), **train_options}),
     )
+
+
+def check_files(out: Path, plan: Plan, resume: bool) -> None:
+    """ValueError for a folder that holds a run and for weights that are none, both of which are
+    to be seen before a large data set is read."""
+    from fbnet_lesson.training.checkpoint import load_checkpoint
+    from fbnet_lesson.training.loop import refuse_run
+    from fbnet_lesson.zoo.models import find_weights
+    from fbnet_lesson.zoo.weight_files import read_weights
+
+    if begun(out) and not resume:
+        refuse_run(out, load_checkpoint(out))
+    weights = plan.source["weights"]
+    if weights not in (None, "pretrained") and not begun(out):
+        read_weights(find_weights(plan.model, weights))
 
 
 def begun(out: Path) -> bool:

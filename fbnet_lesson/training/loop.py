@@ -354,11 +354,8 @@ def open_run_folder(
     }
     path = folder / "config.json"
     checkpoint = load_checkpoint(folder)
-    if checkpoint is not None and not resume:
-        raise RunFolderError(
-            f"{folder} holds a run at iteration {checkpoint['iteration']:,}; resume it (--resume) "
-            "or choose another folder"
-        )
+    if not resume:
+        refuse_run(folder, checkpoint)
     if path.exists() and checkpoint is not None:
         _refuse_other_run(folder, read_config(folder), description)
     folder.mkdir(parents=True, exist_ok=True)
@@ -366,6 +363,15 @@ def open_run_folder(
         (folder / "best.pt").unlink(missing_ok=True)  # of a run that never got to a checkpoint
     write_json(path, description)
     return checkpoint
+
+
+def refuse_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """RunFolderError if there is a checkpoint: the folder's, that is not to be resumed."""
+    if checkpoint is not None:
+        raise RunFolderError(
+            f"{folder} holds a run at iteration {checkpoint['iteration']:,}; resume it (--resume) "
+            "or choose another folder"
+        )
 
 
 def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
