@@ -242,6 +242,13 @@ def test_an_ap_that_is_no_number_is_not_the_best_and_a_damaged_best_is_replaced(
     assert best_of(tmp_path) == (8, "mask", 0.1)
 
 
+def test_the_best_of_a_run_that_never_got_to_a_checkpoint_is_forgotten(tmp_path, monkeypatch):
+    checkpoint.save_best(tmp_path, {"iteration": 3}, "mask", 0.9)
+    scripted(monkeypatch, 0.1)
+    run(tmp_path)
+    assert best_of(tmp_path) == (8, "mask", 0.1)
+
+
 def test_a_killed_run_ends_with_the_best_of_an_unbroken_one(tmp_path, monkeypatch):
     config = changed(eval_every=2)
     scripted(monkeypatch, 0.2, 0.6, 0.3, 0.4)
