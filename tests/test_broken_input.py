@@ -299,8 +299,12 @@ def test_a_folder_that_cannot_take_a_run_is_named_before_anything_is_read(here, 
     train = ["train", "--data", "nowhere.json", *FEW, "--out"]
     refused("--out a.png: ", *train, "a.png")
     refused("is a file; name a folder", *train, "a.png/run")
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    refused("is not to be written to; name another folder", *train, "new/run")
+
+    def full(dir):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    refused("is not to be written to (No space left on device); name another", *train, "new/run")
 
 
 def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch):

@@ -1,10 +1,13 @@
 """What people do with a set of their own on the command line, beyond the shortest way."""
 
+import argparse
 import contextlib
 import io
 import json
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +20,7 @@ import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.data import CATEGORIES, write_coco
 from fbnet_lesson.training.checkpoint import load_checkpoint
+from fbnet_lesson.zoo.checkpoints import d2go_key
 from fbnet_lesson.zoo.weight_files import read_weights
 
 FEW = ["--iterations", "2", "--batch-size", "2", "--threads", "1"]
@@ -303,6 +307,26 @@ def test_what_a_wrapper_puts_around_the_names_is_taken_off(wrapper, tmp_path):
     assert not report.problems() and len(report.loaded) == len(state)
     loaded = model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_detectron2s_pickle_of_arrays_is_read_without_executing_it(protocol, tmp_path):
+    state = fl.create_model(TINY).state_dict()
+    arrays = {d2go_key(key): value.numpy() for key, value in state.items()}
+    told = {"model": arrays, "__author__": "somebody", "matching_heuristics": True}
+    (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(told, protocol))
+    model = fl.create_model(TINY)
+    assert fl.load_weights(model, tmp_path / "model_final.pkl").layout == "d2go"
+    assert same(model.state_dict(), state)
+
+
+def test_options_and_numpys_numbers_beside_the_weights_do_not_matter(tmp_path):
+    state = fl.create_model(TINY).state_dict()
+    options = argparse.Namespace(lr=0.1, best=np.float64(0.5), steps=np.int64(3))
+    torch.save({"model": state, "args": options, "best_AP": np.float32(0.5)}, tmp_path / "w.pth")
+    model = fl.create_model(TINY)
+    fl.load_weights(model, tmp_path / "w.pth")
+    assert same(model.state_dict(), state)
 
 
 # Augmentation

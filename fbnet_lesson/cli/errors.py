@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import tempfile
 import time
 import typing
 from collections.abc import Callable, Iterator
@@ -66,11 +67,16 @@ def quiet_unless_first() -> Iterator[None]:
 
 
 def check_out(out: Path) -> None:
-    """ValueError unless a folder ``out`` can be made or written to; makes nothing."""
+    """ValueError unless a folder ``out`` can be made or written to; leaves nothing there."""
     place = out.absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"--out {out}: {place} is a file; name a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"--out {out}: {place} is not to be written to; name another folder")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {out}: {place} is not to be written to ({error.strerror}); name another folder"
+        ) from error
