@@ -319,6 +319,9 @@ def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch
         refused(sentence, *train, "new", "--weights", "w.pth")
     refused("weights='no.pth': no such file", *train, "new", "--weights", "no.pth")
     refused("unknown field 'norms'", *train, "new", "--set", "norms=GN")
+    change_config(notes={"data": "scenes"})(here / "run")
+    resume = ["train", "--resume", "--out", "run"]
+    refused("run holds a run with other settings (lr: 0.002 -> 0.5)", *resume, "--lr", 0.5)
     assert not (here / "new").exists()
 
 

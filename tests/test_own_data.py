@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,27 @@ def test_a_picture_that_is_named_twice_is_looked_at_once(scenes, tmp_path):
     call("predict", scenes / "images", picture, picture, "--out", tmp_path, "--score", 0.3)
     found = json.loads((tmp_path / "detections.json").read_text())
     assert len({result["image_id"] for result in found}) == len(list(tmp_path.glob("*.png"))) == 8
+
+
+def test_pictures_of_the_runs_own_sets_keep_their_ids_where_those_can_be_read(
+    run, scenes, tmp_path
+):
+    pictures = sorted((scenes / "images").iterdir())[3:5]
+    own = shutil.copytree(run, tmp_path / "run")
+    predict = ["predict", *pictures, "--run", own, "--score", 0, "--out"]
+    said = call(*predict, tmp_path / "a")
+    assert "2 of 2 pictures are of the sets of the run: their ids are taken" in said
+    ids = {image["file_name"]: image["id"] for image in told(scenes)["images"]}
+    for result in json.loads((tmp_path / "a" / "detections.json").read_text()):
+        assert result["image_id"] == ids[Path(result["file_name"]).name]
+    config = json.loads((own / "config.json").read_text())
+    (tmp_path / "gone").mkdir()
+    config["notes"] |= {"data": str(tmp_path / "gone"), "val_data": None}
+    (own / "config.json").write_text(json.dumps(config))
+    said = call(*predict, tmp_path / "b")
+    assert f"no image ids are taken from the run's set {tmp_path / 'gone'}: --data" in said
+    found = json.loads((tmp_path / "b" / "detections.json").read_text())
+    assert {result["image_id"] for result in found} == {1, 2}
 
 
 # eval

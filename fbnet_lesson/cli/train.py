@@ -20,7 +20,7 @@ from fbnet_lesson.cli.detectors import (
     refuse_classifier,
 )
 from fbnet_lesson.cli.errors import check_out, fail, whole_command
-from fbnet_lesson.training.config import TrainConfig
+from fbnet_lesson.training.config import TrainConfig, differences
 
 AUGMENTATION = ("scale_range", "flip", "colour", "min_visible")
 FOR_COCO = (
@@ -202,12 +202,17 @@ def plan_training(
         config = TrainConfig.from_dict(noted.get("train", {}))
     except ValueError as error:
         raise ValueError(f"{out / 'config.json'} is damaged: {error}") from error
-    return Plan(
+    plan = Plan(
         model or noted.get("model_name", DEFAULT_MODEL),
         {**noted.get("model_config", {}), **parse_settings(settings)},
         source,
         TrainConfig.from_dict({**config.to_dict(), **train_options}),
     )
+    if noted and begun(out):  # what differs is told before a large data set is read
+        from fbnet_lesson.training.loop import refuse_changes
+
+        refuse_changes(out, differences(config, plan.config))
+    return plan
 
 
 def check_files(out: Path, plan: Plan, resume: bool) -> None:

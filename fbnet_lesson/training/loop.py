@@ -389,6 +389,11 @@ def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) ->
     if "category_ids" in old and old.get("pictures") != new.get("pictures"):
         counts = [len(run["pictures"]) if "pictures" in run else "shapes" for run in (old, new)]
         changed.append(f"training pictures: {counts[0]} -> {counts[1]}, not the same")
+    refuse_changes(folder, changed)
+
+
+def refuse_changes(folder: Path, changed: list[str]) -> None:
+    """RunFolderError if anything is to be changed in the folder's run."""
     if changed:
         raise RunFolderError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); "
