@@ -214,7 +214,7 @@ def _zip_that_is_not_weights(path: Path) -> str:
     """What a zip archive is that torch has not written as weights; empty if it has, or is cut."""
     try:
         names = zipfile.ZipFile(path).namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):  # the latter of a broken version number
         return ""
     if any(name.endswith("constants.pkl") for name in names):
         return (
