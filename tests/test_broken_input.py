@@ -330,6 +330,15 @@ def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch
     [
         (lambda run: (run / "config.json").unlink(), "run is no run folder: it has no config.json"),
         (change_config(model_name="lesson/none"), "unknown model 'lesson/none'; known are d2go/"),
+        (change_config(model_config={"num_classes": 2**70}), "allowed: a whole number, 1 or more"),
+        (
+            change_config(model_config={"num_classes": 3}),
+            "the weights in run do not fit roi_heads.box_head.",
+        ),
+        (
+            change_config(model_config={"box_class_agnostic": True}),
+            "bbox_pred.weight: num_classes, box_class_agnostic and mask_class_agnostic have to stay",
+        ),
         (change_config(model_config={"depth": 3}), "unknown field 'depth'; allowed are num_cla"),
         (change_config(model_config={"anchor_sizes": 3}), "anchor_sizes=3 is impossible; allowed"),
         (change_config(model_config=[1]), DAMAGED + "'model_config' is list, not dict"),
