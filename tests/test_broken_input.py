@@ -337,7 +337,7 @@ def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch
         ),
         (
             change_config(model_config={"box_class_agnostic": True}),
-            "bbox_pred.weight: num_classes, box_class_agnostic and mask_class_agnostic have to stay",
+            "bbox_pred.weight: num_classes, box_class_agnostic and mask_class_agnostic have to",
         ),
         (change_config(model_config={"depth": 3}), "unknown field 'depth'; allowed are num_cla"),
         (change_config(model_config={"anchor_sizes": 3}), "anchor_sizes=3 is impossible; allowed"),
