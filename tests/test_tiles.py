@@ -25,9 +25,10 @@ def photograph():
         scene = scenes.scene(number)
         single = scene.masks & ~scene.iscrowd[:, None, None]
         border = single[:, [0, -1]].any((1, 2)) | single[:, :, [0, -1]].any((1, 2))
-        mask = single[np.argmax(single.sum((1, 2)) * ~border)]
-        if not mask.any() or border.all():
+        whole = single[~border]
+        if not whole.any():
             continue
+        mask = whole[np.argmax(whole.sum((1, 2)))]
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         factor = SIDE / max(mask[part].shape)
