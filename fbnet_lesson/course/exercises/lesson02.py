@@ -384,6 +384,7 @@ BLOCK_COST = Exercise(
         "the middle is rounded as middle_width does": [
             block_case(8, 8, 3, (3, 3), expansion=5.4566)
         ],
+        "expansion 1 keeps a width that 8 does not divide": [block_case(12, 8, 3, (2, 2))],
         "an expansion that changes nothing leaves the first convolution out too": [
             block_case(40, 8, 3, (2, 2), expansion=1.01)
         ],
