@@ -886,7 +886,7 @@ print("untrained, it answers with", ", ".join(found), "as any detector does")
 # rows into a file, `{"trunk": ["conv_k3 16 s2; …", …]}`, and then
 #
 # ```
-# fbnet-lesson train lesson/faster_rcnn_tiny --set arch=my_trunk.json --data shapes --out my_run
+# fbnet-lesson train --model lesson/faster_rcnn_tiny --set arch=my_trunk.json --out my_run
 # ```
 #
 # The rows go into the run folder and the weights, so that nobody needs the file again. Three
