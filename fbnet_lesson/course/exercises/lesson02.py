@@ -814,7 +814,7 @@ def stops_early(laterals):
 
 def draw_pyramid(case: Case, expected, got) -> None:
     """Every level's first channel: what came in, expected, got."""
-    for level, lateral in enumerate(case["laterals"]):
+    for level, lateral in enumerate(case["laterals"][: len(got)]):
         shown = {"lateral": lateral, "expected": expected[level], "got": got[level]}
         for ax, (name, values) in zip(drawing.panels(3, height=1.5), shown.items(), strict=True):
             drawing.value_grid(ax, values[0, 0], f"level {level}: {name}")
@@ -882,22 +882,22 @@ TOP_DOWN = Exercise(
         ),
         Mistake(
             "takes the mean of the two maps",
-            "They are added.",
+            "A sum, without dividing by two.",
             wrong=merged_by(join=lambda a, b: (a + b) / 2),
         ),
         Mistake(
             "takes the larger of the two maps",
-            "They are added.",
+            "Both maps have a say everywhere: they are added.",
             wrong=merged_by(join=torch.maximum),
         ),
         Mistake(
             "multiplies the two maps",
-            "They are added.",
+            "A gate would multiply; a pyramid adds.",
             wrong=merged_by(join=torch.mul),
         ),
         Mistake(
             "subtracts the coarser map",
-            "They are added.",
+            "What comes from above is added.",
             wrong=merged_by(join=torch.sub),
         ),
         Mistake(
