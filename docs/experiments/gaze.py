@@ -2,7 +2,7 @@
 
     python docs/experiments/gaze.py
 
-About twelve minutes on one core; what was interrupted goes on where it stopped. The small box
+About twenty minutes on one core; what was interrupted goes on where it stopped. The small box
 detector is trained from nothing, 300 steps of 8 scenes (AdamW, one cycle, 2e-3), two seeds. What
 differs is where the heads take the value of a cell to be: published is the middle, 4 pixels behind
 the cell's first; here also 0 and 8. ROIAlign is given boxes moved by the difference.
