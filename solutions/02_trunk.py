@@ -51,7 +51,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fbnet_lesson as fl
-from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, count_macs, count_parameters
+from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, middle_width  # noqa: F401
+from fbnet_lesson.blocks import count_macs, count_parameters
 from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS, FBNET_C
 from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.course.exercises import lesson02
@@ -396,7 +397,7 @@ def fields(stages: tuple[str, ...]) -> list[tuple[int, int, float]]:
     layers, found = [], []
     for text in stages:
         of_stage = blocks(text, 3)
-        layers += [(block[1], block[4], block[6]) for block in of_stage]
+        layers += [(k, stride, padding) for _, k, _, _, stride, _, padding in of_stage]
         found.append(lesson02.receptive_field(layers))
     return found
 
@@ -409,7 +410,7 @@ for name, stages in tables.items():
 reveal(guess, {"pixels that a cell can see": fields(V3_A_DSMASK)[-1][0]})
 
 # %% [markdown]
-# Two surprises. The field of a cell is 479 pixels wide, where d2go's detector sees pictures whose
+# Two surprises here. The field of a cell is 479 pixels wide, where d2go's detector sees pictures whose
 # short edge is 224: every cell of the last map could use the whole picture, and what lies outside
 # is padding. And the place is 0.5, in every stage of every table.
 #
@@ -445,7 +446,7 @@ _ = ax.set_title("cells of FBNet-C, and where they look", fontsize=9)
 #   careless. By the table it is where the cell looks, half a pixel off.
 # - Of 224 pixels at stride 32, the last of seven cells looks at pixel 192. Beyond it lie 31 pixels
 #   that are nobody's middle: the grid is not centred on the picture.
-# - mobile_cv's FBNetV3 has less padding in two blocks. Is that what its `p1` and `p0` are for?
+# - mobile_cv's FBNetV3_A has less padding in two blocks. Is that what its `p1` and `p0` are for?
 
 # %%
 stages = CLASSIFICATION_ARCHS["mobile_cv/FBNetV3_A"].stages
@@ -525,8 +526,8 @@ for stage, ax in enumerate(drawing.panels(3, height=2.5)):
 # %% [markdown]
 # ## What each stage keeps
 #
-# From 49,152 numbers of a scene the last stage makes 16,384, and every second of them has passed
-# a ReLU somewhere. What is still in there? We ask with the simplest instrument there is, a *linear
+# From 49,152 numbers of a scene the last stage makes 16,384, and on the way many a ReLU has set
+# something to zero. What is still in there? We ask with the simplest instrument there is, a *linear
 # read-out*: from the channels of a cell, the best weighted sums (least squares) for
 #
 # - the colours of all pixels that the cell stands for,
@@ -612,11 +613,11 @@ for ax, (name, found) in zip(drawing.panels(4, height=2.0), pictures.items(), st
     drawing.show_image(ax, found[7].clamp(0, 1), name)
 
 # %% [markdown]
-# The picture goes, its meaning comes. trunk0 has nearly all of the colours, and knows the class of
-# an object's cell in one case of four (one in six would be chance). Of the colours, the last stage
-# keeps nothing that a sum of channels could get out again; for that, the class is right in half of
-# the cells, in a network that has not yet been asked about classes: that is the box head's work,
-# which looks at 36 cells at once.
+# The picture goes, its meaning comes. trunk0 has nearly all of the colours, and on the class of an
+# object's cell it does little better than guessing among six. Of the colours, the last stage keeps
+# nothing that a sum of channels could get out again; in return the class is right in half of the
+# cells. And that is before anybody has looked at a whole object: the box head, whose work it is,
+# reads 36 places at once.
 #
 # One map cannot have both. Whoever needs a fine grid *and* meaning needs more than one stage.
 #
@@ -717,7 +718,8 @@ print(f"smoothing p2: {of_p2 / 1e9:.1f} billion MACs, p3 to p5 together {of_the_
 
 # %% [markdown]
 # An anchor is eight strides wide on every level, so that each object meets anchors of its size on a
-# grid that is fine *for it*: the wall of lesson 04, a grid too coarse for small objects, is gone.
+# grid that is fine *for it*: small objects no longer run into the wall of lesson 04, a grid too
+# coarse for them.
 # p6 is no map of its own: it is every second cell of p5, for the anchors of 512 pixels. And p2 is
 # dear: three quarters of the pyramid's smoothing is spent on it. d2go's models use it for proposals
 # only, and pool boxes from p3 on.
@@ -837,11 +839,13 @@ for row in experiments.table("gaze"):
 # steps it is still moving, and anchors on the corners of the cells pull as well.
 #
 # Two things to take along. A map drawn over a picture is a claim about training, not about
-# geometry. And whoever puts a trained trunk under other heads (`trunk=`, lesson 16) gets its gaze
-# with it: an ImageNet classifier has averaged over its map, and was never asked about a place.
+# geometry. And whoever puts a trained trunk under other heads (`trunk=`) gets its gaze with it: an
+# ImageNet classifier has averaged over its map, and was never asked about a place.
 
 # %% [markdown]
 # ## What the documentation gets wrong
+#
+# The FLOPs of a model card you have met above: a count that no picture size gives.
 #
 # **"FBNetV3-A" is four networks.** There is the paper's (arXiv 2006.02049), of which one can only
 # quote: 357 M MACs and 79.1 % top-1, as reported in the paper; its first version reports 343 M and
@@ -1029,9 +1033,9 @@ else:
 # <details><summary>1. You give a trunk's last stage stride 1 instead of 2, and change nothing else.
 # What happens to its parameters, MACs and receptive field?</summary>
 #
-# Parameters stay. The blocks behind the first work on a map of four times the cells, so their MACs
-# become four times as many. The kernels behind the first block reach half as far in pixels, so that
-# the field shrinks.
+# Parameters stay. All that works behind the stride has four times the cells, so its MACs become
+# four times as many; only the first 1×1 convolution of the stage stays as it was. The kernels
+# behind the first block reach half as far in pixels, so that the field shrinks.
 # </details>
 #
 # <details><summary>2. A colleague's FBNet-C has 1,536 parameters and 6,823,936 MACs more than
@@ -1046,7 +1050,7 @@ else:
 #
 # Four times the cells of p2: its smoothing alone costs four times as much as p2's. By the top-down
 # path it knows everything that the coarser levels know. What it adds of its own comes from a stage
-# that has seen 7 to 15 pixels.
+# that has seen a dozen pixels.
 # </details>
 #
 # **Sources.** FBNet (arXiv 1812.03443) and FBNetV3 (arXiv 2006.02049), the tables as published in
