@@ -51,8 +51,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fbnet_lesson as fl
-from fbnet_lesson.blocks import ConvNormAct, InvertedResidual, middle_width  # noqa: F401
-from fbnet_lesson.blocks import count_macs, count_parameters
+from fbnet_lesson.blocks import (
+    ConvNormAct,
+    InvertedResidual,
+    count_macs,
+    count_parameters,
+    middle_width,
+)
 from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS, FBNET_C
 from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.course.exercises import lesson02
@@ -94,9 +99,9 @@ for row in parse_rows("ir_k5 40 x3 s2 e4; skip 40"):
     print("stride", row.stride, "expansion", row.expansion, "padding", row.padding)
 
 # %% [markdown]
-# A row still leaves two things open, and both have cost people days with weights that would not
-# load. *Which* of the repeated blocks has the stride? The first one; the others have stride 1. And
-# how many channels come *in*? Not the row but its place in the table says that.
+# A row still leaves two things open. *Which* of the repeated blocks has the stride? The first one;
+# the others have stride 1. And how many channels come *in*? Not the row but its place in the table
+# says that. With either of them wrong, published weights do not fit, or, which is worse, they do.
 #
 # ## Exercise 1: blocks_of
 #
@@ -119,8 +124,9 @@ from fbnet_lesson.course.exercises.lesson02 import blocks_of
 check(blocks_of)
 
 # %% [markdown]
-# **Plug it in.** From blocks to a network it is a short way. `style` is what the rows leave open
-# and each origin settles differently; lesson 01 had them all.
+# **Plug it in.** From blocks to a network it is a short way. `style` is what the rows leave open and
+# each origin settles in its own way, as you saw in lesson 01: whether the depthwise convolution is
+# bare, and whether blocks of expansion 1 keep their first 1×1 convolution.
 
 
 # %%
@@ -207,14 +213,15 @@ print("MobileNetV2's rows: sides", sides, "where they should be [112, 56, 28, 14
 
 # %%
 conv_cost = mine("conv_cost")  # yours of lesson 01, if it passed there
+middle = middle_width(32, 6)  # 192
 parts = {
-    "pw ": conv_cost(32, 192, 1, (28, 28)),
-    "dw ": conv_cost(192, 192, 5, (28, 28), 2, 192),
-    "pwl": conv_cost(192, 64, 1, (14, 14)),
+    "pw ": conv_cost(32, middle, 1, (28, 28)),
+    "dw ": conv_cost(middle, middle, 5, (28, 28), stride=2, groups=middle),
+    "pwl": conv_cost(middle, 64, 1, (14, 14)),
 }
 for name, (weights, macs) in parts.items():
     print(f"{name} {weights:6,} weights {macs:10,} MACs")
-norms = 2 * (192 + 192 + 64)
+norms = 2 * (middle + middle + 64)
 print("norms", norms, "parameters; in all", sum(w for w, _ in parts.values()) + norms)
 
 # %% [markdown]
@@ -410,9 +417,9 @@ for name, stages in tables.items():
 reveal(guess, {"pixels that a cell can see": fields(V3_A_DSMASK)[-1][0]})
 
 # %% [markdown]
-# Two surprises here. The field of a cell is 479 pixels wide, where d2go's detector sees pictures whose
-# short edge is 224: every cell of the last map could use the whole picture, and what lies outside
-# is padding. And the place is 0.5, in every stage of every table.
+# Two surprises here. The field of a cell is 479 pixels wide, where d2go's detector sees pictures
+# whose short edge is 224: a cell of the last map could use nearly the whole picture, and what lies
+# outside is padding. And the place is 0.5, in every stage of all three.
 #
 # ### A cell looks at its first pixel
 #
@@ -457,9 +464,9 @@ for (_, step, at), cells in zip(fields(stages)[3:], (13, 6), strict=True):
     print(f"stride {step}: {cells} cells, from {at} to {last}; left over {at} and {224 - last}")
 
 # %% [markdown]
-# With a pixel or two of padding less, the grid moves right and down by 24 pixels: its outermost
-# cells are now 24.5 and 39.5 pixels from the borders, where with the usual padding it was 0.5 and
-# 31.5. More even, then, at the price of a row and a column of cells. Whether that was the intention
+# One cell of padding less at stride 8 moves the grid right and down by 8 pixels, and one less at
+# stride 16 by another 16: its outermost cells are now 24.5 and 39.5 pixels from the borders, where
+# with the usual padding it was 0.5 and 31.5. More even, then, at the price of a row and a column of cells. Whether that was the intention
 # we do not know. Weights that were trained with it need it for ever.
 #
 # ### Can see, and does see
@@ -531,8 +538,7 @@ for stage, ax in enumerate(drawing.panels(3, height=2.5)):
 # read-out*: from the channels of a cell, the best weighted sums (least squares) for
 #
 # - the colours of all pixels that the cell stands for,
-# - whether its middle pixel belongs to an object,
-# - and if so, to which of the six classes.
+# - and, where its middle pixel is on an object, the class of that object, one of six.
 #
 # The sums are fitted on 100 scenes, and measured on 20 others.
 
@@ -710,18 +716,17 @@ for level, (anchor,) in zip(published.rpn_features, published.config.anchor_size
     print(f"{level}: stride {stride:2d}, {cells:6,} cells, anchors of size {anchor:3d}, {pooled}")
 
 # %%
-_, of_p2 = conv_cost(128, 128, 3, (200, 336))  # the 3×3 behind the sum
-_, of_the_others = map(sum, zip(*(
-    conv_cost(128, 128, 3, (math.ceil(800 / s), math.ceil(1344 / s))) for s in (8, 16, 32)
-), strict=True))  # fmt: skip
-print(f"smoothing p2: {of_p2 / 1e9:.1f} billion MACs, p3 to p5 together {of_the_others / 1e9:.1f}")
+smoothing = [  # MACs of the 3×3 convolution behind each sum
+    conv_cost(128, 128, 3, (800 // stride, 1344 // stride))[1] for stride in (4, 8, 16, 32)
+]
+print(f"smoothing p2: {smoothing[0] / 1e9:.1f} billion MACs", end=", ")
+print(f"p3 to p5 together {sum(smoothing[1:]) / 1e9:.1f}")
 
 # %% [markdown]
 # An anchor is eight strides wide on every level, so that each object meets anchors of its size on a
 # grid that is fine *for it*: small objects no longer run into the wall of lesson 04, a grid too
-# coarse for them.
-# p6 is no map of its own: it is every second cell of p5, for the anchors of 512 pixels. And p2 is
-# dear: three quarters of the pyramid's smoothing is spent on it. d2go's models use it for proposals
+# coarse for them. p6 is no map of its own: it is every second cell of p5, for the anchors of 512
+# pixels. And p2 is dear: three quarters of the pyramid's smoothing is spent on it. d2go's models use it for proposals
 # only, and pool boxes from p3 on.
 
 # %% [markdown]
@@ -764,13 +769,14 @@ for ax, (name, network) in zip(
     ax.plot([at], [at], "wX", markeredgecolor="black", markersize=9)
 
 # %% [markdown]
-# The table says 0.5, and so does the network as long as it is random. Training has moved the gaze
+# The cross is the centre of gravity. The table says 0.5, and half a pixel off so does the network,
+# as long as it is random. Training has moved the gaze
 # by nearly half a cell, into the middle. No weight can change kernels, strides or paddings; but the
 # field is 167 pixels wide, and within it training decides which taps count.
 #
 # Who wanted that? ROIAlign reads the map as if the value of a cell belonged to its middle, 4 pixels
 # behind the first (lesson 07): it *asks* the cell about its middle. Perhaps a cell comes to look
-# where it is asked about. That can be tried in seconds, on a trunk of your own rows. Train it with
+# where it is asked about. That can be tried in seconds, on a trunk of a few rows. Train it with
 # one question, "does the pixel so far behind your first one belong to an object?", for several
 # distances; then see where its answers look. **Predict** the order of the three.
 
@@ -819,7 +825,7 @@ _ = ax.legend(fontsize=8)
 # in the table. It is agreed upon in training, by everything that reads the map.
 #
 # In the detector it is the same, only slower. `docs/experiments/gaze.py` trains the small box
-# detector from nothing, 300 steps for each row, with heads that take the value of a cell to be 0, 4
+# detector from nothing, 300 steps a row and two seeds, with heads that take the value of a cell to be 0, 4
 # (as published) or 8 pixels behind the cell's first. Behind *shipped* stand a quarter of an hour of
 # training and the published 4.
 
