@@ -124,9 +124,9 @@ from fbnet_lesson.course.exercises.lesson02 import blocks_of
 check(blocks_of)
 
 # %% [markdown]
-# **Plug it in.** From blocks to a network it is a short way. `style` is what the rows leave open and
-# each origin settles in its own way, as you saw in lesson 01: whether the depthwise convolution is
-# bare, and whether blocks of expansion 1 keep their first 1×1 convolution.
+# **Plug it in.** From blocks to a network it is a short way. `style` is what the rows leave open
+# and each origin settles in its own way, as you saw in lesson 01: whether the depthwise convolution
+# is bare, and whether blocks of expansion 1 keep their first 1×1 convolution.
 
 
 # %%
@@ -466,8 +466,9 @@ for (_, step, at), cells in zip(fields(stages)[3:], (13, 6), strict=True):
 # %% [markdown]
 # One cell of padding less at stride 8 moves the grid right and down by 8 pixels, and one less at
 # stride 16 by another 16: its outermost cells are now 24.5 and 39.5 pixels from the borders, where
-# with the usual padding it was 0.5 and 31.5. More even, then, at the price of a row and a column of cells. Whether that was the intention
-# we do not know. Weights that were trained with it need it for ever.
+# with the usual padding it was 0.5 and 31.5. More even, then, at the price of a row and a column of
+# cells. Whether that was the intention we do not know. Weights that were trained with it need it
+# for ever.
 #
 # ### Can see, and does see
 #
@@ -726,8 +727,8 @@ print(f"p3 to p5 together {sum(smoothing[1:]) / 1e9:.1f}")
 # An anchor is eight strides wide on every level, so that each object meets anchors of its size on a
 # grid that is fine *for it*: small objects no longer run into the wall of lesson 04, a grid too
 # coarse for them. p6 is no map of its own: it is every second cell of p5, for the anchors of 512
-# pixels. And p2 is dear: three quarters of the pyramid's smoothing is spent on it. d2go's models use it for proposals
-# only, and pool boxes from p3 on.
+# pixels. And p2 is dear: three quarters of the pyramid's smoothing is spent on it. d2go's models
+# use it for proposals only, and pool boxes from p3 on.
 
 # %% [markdown]
 # ## Experiment: where does a trained cell look?
@@ -825,9 +826,9 @@ _ = ax.legend(fontsize=8)
 # in the table. It is agreed upon in training, by everything that reads the map.
 #
 # In the detector it is the same, only slower. `docs/experiments/gaze.py` trains the small box
-# detector from nothing, 300 steps a row and two seeds, with heads that take the value of a cell to be 0, 4
-# (as published) or 8 pixels behind the cell's first. Behind *shipped* stand a quarter of an hour of
-# training and the published 4.
+# detector from nothing, 300 steps a row and two seeds, with heads that take the value of a cell to
+# be 0, 4 (as published) or 8 pixels behind the cell's first. Behind *shipped* stand a quarter of an
+# hour of training and the published 4.
 
 # %%
 from fbnet_lesson.course import experiments
