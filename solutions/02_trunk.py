@@ -506,7 +506,7 @@ def field_of(ax, stage: int, row: int, column: int) -> None:
     field = [x - size / 2, y - size / 2, x + size / 2, y + size / 2]
     drawing.draw_boxes(ax, torch.tensor([own], dtype=torch.float32), width=1.5)
     drawing.draw_boxes(ax, torch.tensor([field]), style="--", width=1.5)
-    ax.plot([x], [y], "kx")
+    ax.plot([x], [y], "kx", markersize=4)
     ax.set(xlim=(-32, 160), ylim=(160, -32))
 
 

@@ -162,23 +162,14 @@ def table(text: str, in_channels: int = 16) -> Case:
     return {"text": text, "in_channels": in_channels}
 
 
-def with_blocks(change):
-    """A wrong ``blocks_of`` that gives ``change(row, i, first in_channels, block)`` as a block."""
-
-    def wrong(text: str, in_channels: int) -> list[Block]:
-        of_stage, found = in_channels, []
-        for row in parse_rows(text):
-            for i in range(row.repeat):
-                stride, padding = (row.stride, row.padding) if i == 0 else (1, None)
-                padding = row.kernel // 2 if padding is None else padding
-                block = Block(
-                    row.op, row.kernel, in_channels, row.channels, stride, row.expansion, padding
-                )
-                found.append(Block(*change(row, i, of_stage, block)))
-                in_channels = row.channels
-        return found
-
-    return wrong
+def stride_in_the_last_block(text, in_channels):
+    strides = [
+        row.stride if i + 1 == row.repeat else 1
+        for row in parse_rows(text)
+        for i in range(row.repeat)
+    ]
+    pairs = zip(blocks_of(text, in_channels), strides, strict=True)
+    return [block._replace(stride=stride) for block, stride in pairs]
 
 
 def all_rows_from_the_stage_s_width(text, in_channels):
@@ -212,14 +203,12 @@ BLOCKS_OF = Exercise(
             "gives the stride to every block of a row",
             "x3 s2 halves the map once and not three times: the first block has the stride, the "
             "others have 1.",
-            wrong=with_blocks(lambda row, i, first, b: b._replace(stride=row.stride)),
+            edits={"else (1, None)": "else (row.stride, None)"},
         ),
         Mistake(
             "gives the stride to the last block of a row",
             "The first block takes the stride, so that the others work on the smaller map.",
-            wrong=with_blocks(
-                lambda row, i, first, b: b._replace(stride=row.stride if i + 1 == row.repeat else 1)
-            ),
+            wrong=stride_in_the_last_block,
         ),
         Mistake(
             "leaves the strides out",
@@ -239,7 +228,7 @@ BLOCKS_OF = Exercise(
         Mistake(
             "lets every block take in the stage's input",
             "The second block sees what the first gives out: keep the width up to date.",
-            wrong=with_blocks(lambda row, i, first, b: b._replace(in_channels=first)),
+            edits={"\n            in_channels = row.channels": ""},
         ),
         Mistake(
             "begins every row with the stage's input",
@@ -258,15 +247,17 @@ BLOCKS_OF = Exercise(
         Mistake(
             "takes in the row's own width from its first block on",
             "The first block of a row takes in what the row before gives out.",
-            wrong=with_blocks(lambda row, i, first, b: b._replace(in_channels=row.channels)),
+            edits={"in_channels, row.channels, stride": "row.channels, row.channels, stride"},
         ),
         Mistake(
             "multiplies the width by the expansion",
             "The expansion is inside a block, between its 1x1 convolutions: the block gives out "
             "the row's channels.",
-            wrong=with_blocks(
-                lambda row, i, first, b: b._replace(out_channels=int(row.channels * row.expansion))
-            ),
+            edits={
+                "in_channels, row.channels, stride": (
+                    "in_channels, int(row.channels * row.expansion), stride"
+                )
+            },
         ),
         Mistake(
             "swaps the input's and the output's width",
@@ -276,23 +267,17 @@ BLOCKS_OF = Exercise(
         Mistake(
             "expands only in the first block of a row",
             "The expansion is that of all the row's blocks.",
-            wrong=with_blocks(
-                lambda row, i, first, b: b._replace(expansion=1.0 if i else row.expansion)
-            ),
+            edits={"row.expansion, padding)": "row.expansion if i == 0 else 1.0, padding)"},
         ),
         Mistake(
             "leaves a padding that is not given at None",
             "None means half of the kernel: kernel // 2.",
-            wrong=lambda text, in_channels: [
-                (*b[:6], row.padding if i == 0 else None)
-                for rows in [[(r, i) for r in parse_rows(text) for i in range(r.repeat)]]
-                for b, (row, i) in zip(blocks_of(text, in_channels), rows, strict=True)
-            ],
+            edits={"row.kernel // 2 if padding is None else padding": "padding"},
         ),
         Mistake(
             "does not see a padding that the row gives",
             "Where row.padding is not None, it is the first block's padding.",
-            wrong=with_blocks(lambda row, i, first, b: b._replace(padding=row.kernel // 2)),
+            edits={"row.kernel // 2 if padding is None else padding": "row.kernel // 2"},
         ),
         Mistake(
             "takes a padding of 0 for one that is not given",
@@ -553,23 +538,13 @@ def chain(*layers: tuple[int, int, int]) -> Case:
     return {"layers": list(layers)}
 
 
-def grown(size=None, place=None, stride=None):
-    """A wrong ``receptive_field``: another step of one of the three, from (kernel, step, padding,
-    stride so far)."""
-    size = size or (lambda k, s, p, stride: (k - 1) * stride)
-    place = place or (lambda k, s, p, stride: ((k - 1) / 2 - p) * stride)
-    stride = stride or (lambda k, s, p, so_far: so_far * s)
-
-    def wrong(layers):
-        found = [1, 1, 0.5]
-        for layer in layers:
-            so_far = found[1]
-            found[0] += size(*layer, so_far)
-            found[2] += place(*layer, so_far)
-            found[1] = stride(*layer, so_far)
-        return tuple(found)
-
-    return wrong
+def by_the_own_stride(layers):
+    size, stride, place = 1, 1, 0.5
+    for kernel, step, padding in layers:
+        size += (kernel - 1) * step
+        place += ((kernel - 1) / 2 - padding) * step
+        stride *= step
+    return size, stride, place
 
 
 def strides_too_early(layers):
@@ -644,10 +619,7 @@ RECEPTIVE_FIELD = Exercise(
             "multiplies by the layer's own stride, not by those before it",
             "What counts is how far apart the cells of the map that comes in are: the product of "
             "all strides so far.",
-            wrong=grown(
-                size=lambda k, s, p, so_far: (k - 1) * s,
-                place=lambda k, s, p, so_far: ((k - 1) / 2 - p) * s,
-            ),
+            wrong=by_the_own_stride,
         ),
         Mistake(
             "multiplies the sizes of the kernels",
