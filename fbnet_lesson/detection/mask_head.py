@@ -24,8 +24,7 @@ class MaskHead(nn.Module):
     def __init__(self, rows: str, in_channels: int, strides: list[int], config: DetectorConfig):
         super().__init__()
         self.pooler = Pooler(config.mask_pooler_resolution, strides, config.pooler_sampling_ratio)
-        self.body, channels, stride = build_stage(rows, in_channels, config.norm)
-        self.resolution = int(config.mask_pooler_resolution / stride)
+        self.body, channels, _ = build_stage(rows, in_channels, config.norm)
         self.class_agnostic = config.mask_class_agnostic
         masks = 1 if self.class_agnostic else config.num_classes
         self.mask_logits = nn.Conv2d(channels, masks, 1)
