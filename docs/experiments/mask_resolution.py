@@ -2,7 +2,7 @@
 
     python docs/experiments/mask_resolution.py
 
-About half an hour on one core, most of them at 28 x 28; what was interrupted goes on where it
+About 30 minutes on one core, most of them at 28 x 28; what was interrupted goes on where it
 stopped. Trunk, RPN and box head keep the shipped weights, so that features are computed once and
 all heads are asked about the same boxes, in training and in the test. Each head is trained from
 nothing for 600 steps of 24 positive proposals from 8 scenes of seed 1; seeds 0 to 4 of the weights
