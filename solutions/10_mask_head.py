@@ -40,6 +40,8 @@ guess = {
 }
 
 # %%
+import itertools
+
 import ipywidgets
 import torch
 import torch.nn.functional as F
@@ -51,6 +53,7 @@ from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.course.experiments import table
 from fbnet_lesson.data.shapes import CATEGORIES, ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
+from fbnet_lesson.detection.roi_align import axis_weights
 from fbnet_lesson.training.evaluation import evaluate
 
 torch.set_num_threads(1)  # one order of additions: the same digits on every machine

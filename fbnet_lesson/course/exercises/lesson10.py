@@ -17,6 +17,7 @@ from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.exercise import Case, Exercise, Mistake
 from fbnet_lesson.data.outlines import counts_from_text
 from fbnet_lesson.detection import mask_head as package
+from fbnet_lesson.detection.mask_head import mask_in_box as own_mask_in_box
 from fbnet_lesson.detection.roi_align import axis_weights
 from fbnet_lesson.training.detecting import encode_masks
 from fbnet_lesson.training.scoring import average_precision
@@ -192,7 +193,7 @@ def in_the_box(paste: Callable) -> Callable:
     """A stand-in for ``mask_in_box``, which looks at a part of the picture."""
 
     def mask_in_box(logits: Tensor, box: Tensor, size: tuple[int, int]):
-        part, (top, left) = package.mask_in_box(logits, box, size)
+        part, (top, left) = own_mask_in_box(logits, box, size)  # the package's name is replaced
         pasted = paste(logits[None].sigmoid(), box[None], size)[0] >= 0.5
         return pasted[top : top + part.shape[0], left : left + part.shape[1]], (top, left)
 
