@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from fbnet_lesson.detection.config import DetectorConfig
 from fbnet_lesson.detection.roi_align import Pooler, axis_weights
-from fbnet_lesson.rows import parse_rows
 from fbnet_lesson.trunk import build_stage
 
 ROIS = 20  # ROIs at once at evaluation: their feature maps stay in the cache
@@ -28,10 +27,6 @@ class MaskHead(nn.Module):
         super().__init__()
         self.pooler = Pooler(config.mask_pooler_resolution, strides, config.pooler_sampling_ratio)
         self.body, channels, _ = build_stage(rows, in_channels, config.norm)
-        cells = config.mask_pooler_resolution
-        for row in parse_rows(rows):
-            cells = cells * -row.stride if row.stride < 0 else math.ceil(cells / row.stride)
-        self.resolution = cells
         self.class_agnostic = config.mask_class_agnostic
         masks = 1 if self.class_agnostic else config.num_classes
         self.mask_logits = nn.Conv2d(channels, masks, 1)
