@@ -11,9 +11,11 @@ of who tests. A second call starts at once. Another Python is named by ``PYTHON=
 
 import hashlib
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -48,22 +50,56 @@ def lab(options):
 
 
 def test(options):
-    """Lint first, as it takes a second; then everything, on as many cores as there are, up to 4."""
+    """Lint first, as it takes a second; then the notebooks, and at the same time the tests."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FBNET_LESSON_PROGRESS": "off"}
     if call([str(PYTHON), "-m", "ruff", "check", "."], environment):
         return 1
-    notebooks = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.ipynb")]
-    paths = [str(path.relative_to(ROOT)) for path in sorted(notebooks)]
-    workers = str(min(4, os.cpu_count() or 1))
     pytest = [str(PYTHON), "-m", "pytest"]
     if options:
         return call([*pytest, *options], environment)
-    # A notebook's cells need one kernel, in their order: so these are not spread over workers.
-    # The file beside them brings the conftest of the tests, which blocks the network.
-    budgets = ["-p", "fbnet_lesson.course.budgets", "--nbval", "--nbval-current-env"]
-    failed = call([*pytest, *budgets, "tests/test_lesson_looks.py", *paths], environment)
+    # A notebook's cells need one kernel, in their order: these are not spread over workers. The
+    # file of tests beside them brings its conftest, which blocks the network.
+    found = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.ipynb")]
+    paths = [str(path.relative_to(ROOT)) for path in sorted(found)]
+    verify = ["-p", "fbnet_lesson.course.budgets", "--nbval", "--nbval-current-env"]
+    workers = str(min(4, os.cpu_count() or 1))
     spread = ["-n", workers, "--dist", "loadgroup", "--no-loadscope-reorder"]
-    return call([*pytest, *spread, "tests"], environment) or failed
+    slowest = ["--durations=20", "--durations-min=5"]
+    with Beside([*pytest, *spread, *slowest, "tests"], environment) as tests:
+        failed = call([*pytest, *verify, "tests/test_lesson_looks.py", *paths], environment)
+        return tests.show() or failed
+
+
+class Beside:
+    """A command that runs beside another one, and whose output waits until it is asked for."""
+
+    def __init__(self, command, environment):
+        self.process = subprocess.Popen(
+            command, cwd=str(ROOT), env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.lines = queue.Queue()
+        threading.Thread(target=self.collect, daemon=True).start()
+
+    def collect(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def show(self):
+        """Print its output, up to its end; returns its exit status."""
+        for line in iter(self.lines.get, None):
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+        return self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
 
 
 def call(command, environment=None):

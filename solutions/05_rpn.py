@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | {minutes} | lesson 00; IoU and anchors (lesson 04) | 25 s, 1000 MB, no network |
+# | {minutes} | lesson 00; IoU and anchors (lesson 04) | 25 s, 1100 MB, no network |
 
 # %% [markdown]
 # ## Predict first

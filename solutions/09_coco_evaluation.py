@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 import fbnet_lesson as fl
-from fbnet_lesson.course import check, compare, drawing, explore, mine
+from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.course.exercises import lesson09 as plain
 from fbnet_lesson.data.shapes import ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
@@ -71,12 +71,14 @@ print("box:", [round(v) for v in found[0]["bbox"]], f"score: {found[0]['score']:
 # found only once, so the detections have to take turns.
 
 # %%
-# alt: Left, two grey squares A and B that stand apart, with four numbered outlines of detections:
-#      0 and 1 lie on A, 2 on B, and 3 between the two. Right, the IoU of each detection with A and
-#      B.
 objects = torch.tensor([[1.0, 1, 5, 5], [6, 1, 10, 5]])
 detections = torch.tensor([[1.0, 1, 5, 4], [1, 1, 5, 5], [6, 2, 10, 6], [4, 1, 8, 5]])
 ious = box_iou(detections, objects)  # (4, 2): rows are detections, by falling score
+
+# %%
+# alt: Left, two grey squares A and B that stand apart, with four numbered outlines of detections:
+#      0 and 1 lie on A, 2 on B, and 3 between the two. Right, the IoU of each detection with A and
+#      B.
 left, right = drawing.panels(2, height=2.3)
 left.set(xlim=(0, 11), ylim=(7, 0), aspect="equal")
 for x1, name in ((1, "A"), (6, "B")):
@@ -100,6 +102,40 @@ for d, row in enumerate(ious.tolist()):
 # Look at detection 1. It fits $A$ perfectly, and it counts as **wrong**, because detection 0
 # scored higher and took $A$ with an IoU of 0.75. That is deliberate: a detector should say each
 # thing once. Detection 3 lies between the two and finds nothing.
+
+# %% [markdown]
+# ## From right and wrong to a curve
+#
+# Take all detections of one class, from all images, by falling score. After the best $k$ of them,
+# two shares say how we are doing:
+#
+# $$\text{precision}_k = \frac{\text{right among the best } k}{k}, \qquad
+# \text{recall}_k = \frac{\text{right among the best } k}{\text{objects}}.$$
+#
+# Go on from $k$ to $k + 1$. If that detection is right, both rise (or stay); if it is wrong,
+# precision falls and recall stays. Our four detections were right, wrong, right and wrong, and
+# there are two objects: what are the four precisions, and the four recalls?
+#
+# ## Exercise 1: precision and recall
+#
+# <details><summary>Hint</summary>
+#
+# `correct.double().cumsum(0)` counts the right ones among the best 1, 2, …, D. In double
+# precision, because a recall of 3/10 will soon be compared with a level of 0.3.
+# </details>
+
+# %% exercise="course.exercises.lesson09.precision_recall"
+from fbnet_lesson.course.exercises.lesson09 import precision_recall
+
+# %%
+check(precision_recall)
+
+# %%
+for value in mine(precision_recall)(torch.tensor([True, False, True, False]), 2):
+    print([round(v, 2) for v in value.tolist()])
+
+# %% [markdown]
+# ## Objects that neither gain nor cost anything
 #
 # Two kinds of objects need special care. A **crowd** (`iscrowd`) is a region with many objects
 # that nobody outlined one by one: a detection inside it is neither right nor wrong, and there may
@@ -108,7 +144,7 @@ for d, row in enumerate(ious.tolist()):
 # detection away from one that counts, so those that count are looked at first.
 
 # %% [markdown]
-# ## Exercise 1: match
+# ## Exercise 2: match
 #
 # Write the loop for one image and one class, with ignored objects and crowds.
 #
@@ -139,7 +175,7 @@ def box_ap() -> dict[str, float]:
 compare(box_ap, match_detections=match_detections)
 
 # %% [markdown]
-# ## Exercise 2: what counts
+# ## Exercise 3: what counts
 #
 # COCO reports AP for small, medium and large objects too, where *small* is an area under 32²
 # pixels. Objects of other sizes are ignored. But what about a detection that finds nothing, a
@@ -162,32 +198,6 @@ from fbnet_lesson.course.exercises.lesson09 import which_count
 check(which_count)
 
 # %% [markdown]
-# ## From right and wrong to a curve
-#
-# Take all detections of one class, from all images, by falling score. After the best $k$ of them,
-# two shares say how we are doing:
-#
-# $$\text{precision}_k = \frac{\text{right among the best } k}{k}, \qquad
-# \text{recall}_k = \frac{\text{right among the best } k}{\text{objects}}.$$
-#
-# Go on from $k$ to $k + 1$. If that detection is right, both rise (or stay); if it is wrong,
-# precision falls and recall stays.
-#
-# ## Exercise 3: precision and recall
-#
-# <details><summary>Hint</summary>
-#
-# `correct.double().cumsum(0)` counts the right ones among the best 1, 2, …, D. In double
-# precision, because a recall of 3/10 will soon be compared with a level of 0.3.
-# </details>
-
-# %% exercise="course.exercises.lesson09.precision_recall"
-from fbnet_lesson.course.exercises.lesson09 import precision_recall
-
-# %%
-check(precision_recall)
-
-# %% [markdown]
 # Here is one class of our detector, at three IoU thresholds. The detections are the same each
 # time; what changes is how well a box has to fit to be called right.
 
@@ -196,10 +206,10 @@ check(precision_recall)
 def curve(category_id: int, iou_threshold: float) -> tuple[Tensor, Tensor]:
     """Precision and recall of one class over all scenes; our scenes have hardly any crowds."""
     images = plain.of_size(plain.images_of_class(truth, found, category_id), 0, 1e10)
-    right, scores = [], []
+    match, right, scores = mine(match_detections), [], []
     for image in images:
         arguments = image["ious"], image["ignored"], image["crowd"], iou_threshold
-        right.append(mine(match_detections)(*arguments) >= 0)
+        right.append(match(*arguments) >= 0)
         scores.append(image["scores"])
     order = torch.cat(scores).argsort(descending=True, stable=True)
     objects = sum(int((~image["ignored"]).sum()) for image in images)
@@ -273,7 +283,7 @@ check(average_precision)
 #
 # In a loop over the images collect three things: which of the detections that count are right,
 # their scores, and how many objects there are that are not ignored. Then `cat`, one stable
-# `argsort`, and the two functions of exercises 3 and 4.
+# `argsort`, and the two functions of exercises 1 and 4.
 # </details>
 
 # %% exercise="course.exercises.lesson09.class_ap"
@@ -333,11 +343,16 @@ changed = {
     "whole pixels": [{**r, "bbox": [round(v) for v in r["bbox"]]} for r in found],
     "only over 0.5": [r for r in found if r["score"] > 0.5],
 }
+
+# %%
 scores = {k: scoring.average_precision(truth, v, "bbox") for k, v in changed.items()}
 for name, of in scores.items():
     columns = [f"{key} {of[key]:.2f}" for key in ("AP", "AP50", "AP75", "AR100")]
     print(f"{name:18s}{len(changed[name]):6d} boxes  ", "  ".join(columns))
-reveal(guess, {name: round(scores[name]["AP"], 2) for name in guess})
+ap = {name: round(of["AP"], 2) for name, of in scores.items()}
+reveal(guess, {"nonsense below": ap["nonsense below"], "everything twice": ap["everything twice"],
+               "scores to the 8th": ap["scores to the 8th"],
+               "half a pixel": ap["half a pixel"]})  # fmt: skip
 
 # %% [markdown]
 # - **9500 boxes of nonsense cost nothing.** They come after everything else on the curve, where
@@ -363,6 +378,7 @@ reveal(guess, {name: round(scores[name]["AP"], 2) for name in guess})
 choice = {"my score threshold": None}
 
 
+# %%
 def errors(score: float) -> tuple[int, int]:
     """False alarms and missed objects over all scenes, at an IoU of 0.5."""
     wrong = missed = 0
@@ -380,11 +396,14 @@ def errors(score: float) -> tuple[int, int]:
 print("at 0.05: {} false alarms, {} missed".format(*errors(0.05)))
 
 # %%
-# alt: Two curves over the score threshold. False alarms fall from about 200 at 0.05 to a few at
-#      0.9, missed objects rise from about 10 to 50. Their sum is smallest in the middle.
 thresholds = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 wrong, missed = zip(*map(errors, thresholds), strict=True)
 together = [a + b for a, b in zip(wrong, missed, strict=True)]
+print("errors:", dict(zip(thresholds, together, strict=True)))
+
+# %%
+# alt: Two curves over the score threshold. False alarms fall from about 200 at 0.05 to a few at
+#      0.9, missed objects rise from about 10 to 50. Their sum is smallest in the middle.
 (ax,) = drawing.panels(1, height=2.4)
 ax.plot(thresholds, wrong, "k--", label="false alarms")
 ax.plot(thresholds, missed, "k:", label="missed objects")
@@ -395,7 +414,6 @@ ax.legend()
 best = min(together)
 fewest = [t for t, n in zip(thresholds, together, strict=True) if n == best]
 reveal(choice, {"my score threshold": fewest[0]})
-print("errors:", dict(zip(thresholds, together, strict=True)))
 
 # %% [markdown]
 # AP cannot choose this threshold for you, because it never cuts. The same detections turned with a
@@ -408,6 +426,7 @@ import ipywidgets
 pictures = {i: scenes[i][0] for i in range(20, 28)}
 
 
+# %%
 def picture(scene: int, score: float):
     (ax,) = drawing.panels(1, height=4.0)
     shown = [r for r in found if r["image_id"] == scene and r["score"] >= score]
@@ -501,6 +520,9 @@ print(f"standard error of each: {float(ap_a.std()):.2f} and {float(ap_b.std()):.
 # proposals the better one?
 
 # %%
+difference = ap_a - ap_b  # on the same draws
+
+# %%
 # alt: Two histograms. Left, the APs of both detectors over 500 draws overlap almost entirely.
 #      Right, the difference on the same draw is narrow and lies to the right of 0.
 left, right = drawing.panels(2, height=2.3)
@@ -509,10 +531,11 @@ left.hist(ap_b.numpy(), bins, color="0.75", label="20 proposals")
 left.hist(ap_a.numpy(), bins, histtype="step", color="black", label="50 proposals")
 left.set(xlabel="AP of a draw", xticks=(0.75, 0.8, 0.85))
 left.legend(fontsize=7)
-difference = ap_a - ap_b
 right.hist(difference.numpy(), 25, color="0.5")
 right.axvline(0, color="black", linewidth=1)
-right.set(xlabel="difference on the same draw", xticks=(0, 0.02))
+_ = right.set(xlabel="difference on the same draw", xticks=(0, 0.02))
+
+# %%
 better = float((difference > 0).double().mean())
 low, high = difference.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
 print("50 proposals are better in 98 % of the draws or more:", better >= 0.98)
@@ -541,6 +564,7 @@ WORDS = ("image ids", "xyxy", "other size", "0..1", "labels shifted", "scores re
          "other order", "images missing")  # fmt: skip
 
 
+# %%
 def examine(patient: list[dict], image_id: int = 25) -> None:
     names = {c["id"]: c["name"] for c in truth["categories"]}
     rows = [a for a in truth["annotations"] if a["image_id"] == image_id]
@@ -565,6 +589,7 @@ def corners(r: dict) -> list[float]:
     return [x, y, x + width, y + height]
 
 
+# %%
 order = dict(zip(categories, (4, 1, 6, 2, 3, 5), strict=True))
 patients = {
     "A": spoiled(bbox=lambda r: [1.75 * v for v in r["bbox"]]),
@@ -623,6 +648,24 @@ coco = plain.average_precision(precision, recall, plain.POINTS)
 print(f"101 levels:                 {float(coco):.3f}")
 
 # %% [markdown]
+# Is the difference worth talking about? Here is the whole AP, of all classes and thresholds, once
+# with the 101 levels and once with straight lines in their place.
+
+
+# %%
+def straight_lines(precision: Tensor, recall: Tensor, points: Tensor) -> Tensor:
+    return torch.trapezoid(precision, recall)
+
+
+print("101 levels:    ", box_ap())
+with plug(average_precision=straight_lines):
+    print("straight lines:", box_ap())
+
+# %% [markdown]
+# Two points of AP for the same detections: as much as a better backbone brings, and more than the
+# step from 20 to 50 proposals. A number is comparable only with numbers of the same definition.
+
+# %% [markdown]
 # **"`maxDets` - [1 10 100] M=3 thresholds on max detections per image."** That is the comment at
 # the head of pycocotools' `COCOeval`, and it sounds as if one could set others. One can, but the
 # first line of `summarize` always looks for 100, and says −1 where it finds none:
@@ -635,6 +678,7 @@ import io
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+# %%
 with contextlib.redirect_stdout(io.StringIO()):  # it talks
     target = COCO()
     target.dataset = copy.deepcopy(truth)

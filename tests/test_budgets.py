@@ -99,7 +99,7 @@ def test_a_notebook_that_takes_too_much_memory_fails(measured, name):
 def test_a_notebook_that_states_more_than_any_lesson_may_take_fails(measured):
     result, message = measured[0]["endless::budget"]
     assert result == "failure"
-    assert "states 90 s; no lesson may take more than 60 s" in message
+    assert "states 90 s; no lesson may take more than 30 s" in message
 
 
 @pytest.mark.parametrize("name", ["silent", "bare"])
@@ -162,13 +162,13 @@ def test_the_margin_is_two_and_exactly_twice_is_allowed():
 
 
 def test_no_lesson_may_state_more_than_the_hard_limits_or_take_more_memory():
-    stated = Budget(60, 1500)
-    assert overspent(stated, 60, 1500) == []
-    assert overspent(stated, 60.1, 1501) == [
+    stated = Budget(30, 1500)
+    assert overspent(stated, 30, 1500) == []
+    assert overspent(stated, 30.1, 1501) == [
         "took 1501.0 MB; no lesson may take more than 1500 MB",
     ]
-    assert overspent(Budget(61, 1501), 1, 1) == [
-        "states 61 s; no lesson may take more than 60 s",
+    assert overspent(Budget(31, 1501), 1, 1) == [
+        "states 31 s; no lesson may take more than 30 s",
         "states 1501 MB; no lesson may take more than 1500 MB",
     ]
 

@@ -45,7 +45,7 @@ def file(tmp_path, monkeypatch):
 
 
 def restart(monkeypatch) -> None:
-    for name, empty in {"_passed": {}, "_revived": {}, "_said": set()}.items():
+    for name, empty in {"_passed": {}, "_revived": {}, "_said": set(), "_refused": {}}.items():
         monkeypatch.setattr(module, name, empty)
 
 
@@ -103,6 +103,18 @@ def test_a_function_written_anew_counts_only_when_it_has_passed(capsys):
     check(again)
     capsys.readouterr()
     assert mine(again) is again and capsys.readouterr().out == ""
+
+
+def test_a_loop_says_once_in_each_cell_that_a_function_has_not_passed(capsys, monkeypatch):
+    wrong, written_anew = (
+        cell(f"def box_area(boxes):\n    return boxes.sum(-1) + {n}")["box_area"] for n in (0, 1)
+    )
+    said = []
+    for number, function in ((5, wrong), (5, wrong), (5, wrong), (6, wrong), (6, written_anew)):
+        monkeypatch.setattr(module, "cell_number", lambda number=number: number)
+        mine(function)
+        said.append(capsys.readouterr().out.count("has not passed its check"))
+    assert said == [1, 0, 0, 1, 1]
 
 
 def test_a_cell_that_is_run_again_unchanged_is_the_same_function(capsys):

@@ -1,6 +1,7 @@
 """The files around the package: dependencies, lock, Makefile, layers, and the network guard."""
 
 import ast
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -202,7 +204,13 @@ def start(tmp_path, monkeypatch):
             (venv / "bin" / "python").touch()
         return module.result(command)
 
+    @contextlib.contextmanager
+    def beside(command, environment):
+        yield SimpleNamespace(show=lambda: call(command))
+
     monkeypatch.setattr(module, "call", call)
+    module.RealBeside = module.Beside
+    monkeypatch.setattr(module, "Beside", beside)
     return module
 
 
@@ -227,6 +235,24 @@ def test_test_adds_its_extras_to_what_is_there(start):
     assert installed(start) == ["pretrained", "test"]
     lint, notebooks, tests = start.asked[-3:]
     assert lint == "-m ruff check ." and "--nbval" in notebooks and tests.endswith("tests")
+
+
+@pytest.mark.parametrize(("notebooks", "tests", "together"), [(0, 0, 0), (1, 0, 1), (0, 1, 1)])
+def test_test_fails_if_the_notebooks_fail_or_the_tests(start, notebooks, tests, together):
+    start.main(["setup", "pretrained", "test"])
+    start.result = lambda command: (
+        notebooks if "--nbval" in command else tests if command[-1] == "tests" else 0
+    )
+    assert start.main(["test"]) == together
+
+
+def test_what_runs_beside_the_notebooks_is_shown_after_them(start, capfdbinary):
+    program = "import sys; print('a line'); print('another', file=sys.stderr); sys.exit(3)"
+    with start.RealBeside([sys.executable, "-c", program], None) as tests:
+        tests.process.wait()
+        assert capfdbinary.readouterr().out == b""
+        assert tests.show() == 3
+    assert set(capfdbinary.readouterr().out.splitlines()) == {b"a line", b"another"}
 
 
 def test_a_new_lock_is_installed_again_and_only_that(start):

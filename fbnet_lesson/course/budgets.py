@@ -37,7 +37,7 @@ class Budget:
     megabytes: float  # of a million bytes
 
 
-HARD_LIMIT = Budget(60, 1500)  # of what is stated, and of the memory that is measured
+HARD_LIMIT = Budget(30, 1500)  # of what is stated, and of the memory that is measured
 PROPERTY = "run budget"  # what a report carries from a worker to the summary
 COLLECTED = pytest.StashKey["Collected"]()
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import strategies
+from IPython import get_ipython
 from torch import Tensor
 
 from fbnet_lesson.course import progress
@@ -38,6 +39,7 @@ PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, type(Non
 _passed: dict[str, Callable] = {}  # in this kernel, by the exercise's name
 _revived: dict[str, tuple[str, Callable | None]] = {}  # of earlier ones: source and function
 _said: set[str] = set()  # exercises of which it has been said that they are not kept
+_refused: dict[str, tuple[Callable, int | None]] = {}  # by name: what was last, and in which cell
 
 
 class NotKept(Exception):
@@ -49,7 +51,7 @@ def mine(function: Callable | str) -> Callable:
 
     ``mine(nms)`` or ``mine("nms")``. What passed last counts, in this kernel, else in an earlier
     one on this machine; if ``function`` has been written anew since and was not checked, or is
-    wrong, a line says so.
+    wrong, a line says so, once in a cell.
 
     Raises:
         ValueError: if there is no exercise of that name.
@@ -62,9 +64,17 @@ def mine(function: Callable | str) -> Callable:
     exercise = EXERCISES[name]
     chosen = _passed.get(name) or revived(exercise)
     if not isinstance(function, str) and is_new(function, chosen, exercise):
-        used = "the one that passed before" if chosen else "the course's own"
-        print(f"mine: this {name} has not passed its check; {used} is used. Run check({name}).")
+        told, _refused[name] = _refused.get(name), (function, cell_number())
+        if told != _refused[name]:
+            used = "the one that passed before" if chosen else "the course's own"
+            print(f"mine: this {name} has not passed its check; {used} is used. Run check({name}).")
     return chosen or exercise.solution
+
+
+def cell_number() -> int | None:
+    """The number of the cell that runs; None outside of a notebook."""
+    shell = get_ipython()
+    return None if shell is None else shell.execution_count
 
 
 def keep(report: "Report", function: Callable) -> str | None:

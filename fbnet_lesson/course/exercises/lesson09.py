@@ -610,6 +610,66 @@ def _draw_pairs(case: Case, expected: Tensor, got: Tensor) -> None:
 
 EXERCISES = (
     Exercise(
+        solution=precision_recall,
+        cases=_curve_case(),
+        edges=CURVE_EDGES,
+        mistakes=(
+            Mistake(
+                "does not accumulate",
+                "The k-th value is about the best k detections: cumsum.",
+                edits={"correct.double().cumsum(0)": "correct.double()"},
+            ),
+            Mistake(
+                "divides both by the number of objects",
+                "Precision is a share of the detections so far: 1, 2, …, D.",
+                edits={"hits / torch.arange(1, len(correct) + 1)": "hits / objects"},
+            ),
+            Mistake(
+                "divides recall by the number of detections",
+                "Recall is a share of the objects.",
+                edits={"hits / objects": "hits / len(correct)"},
+            ),
+            Mistake(
+                "divides precision by all detections",
+                "After k detections, precision is a share of those k.",
+                edits={"torch.arange(1, len(correct) + 1)": "len(correct)"},
+            ),
+            Mistake(
+                "counts the detections from 0",
+                "The first detection is one detection: divide by 1, 2, …, D.",
+                edits={"torch.arange(1, len(correct) + 1)": "torch.arange(len(correct))"},
+            ),
+            Mistake(
+                "counts the wrong ones",
+                "True stands for right.",
+                edits={"correct.double()": "(~correct).double()"},
+            ),
+            Mistake(
+                "returns recall first",
+                "Precision, then recall.",
+                edits={
+                    "return hits / torch.arange(1, len(correct) + 1), hits / objects": (
+                        "return hits / objects, hits / torch.arange(1, len(correct) + 1)"
+                    )
+                },
+            ),
+            Mistake(
+                "gives the last value only",
+                "One value for each detection: the curve, not its end.",
+                wrong=_last_values,
+            ),
+            Mistake(
+                "accumulates from the worst detection",
+                "The best detection comes first, and is alone at first.",
+                wrong=_from_the_worst,
+            ),
+        ),
+        hint="cumsum counts the right ones among the first k; divide it twice.",
+        plug=_in_the_evaluation("precision_recall"),
+        difficulty=1,
+        minutes=5,
+    ),
+    Exercise(
         solution=match_detections,
         cases=_matching_case(),
         edges=MATCH_EDGES,
@@ -743,66 +803,6 @@ EXERCISES = (
         plug=_in_the_evaluation("which_count"),
         difficulty=2,
         minutes=8,
-    ),
-    Exercise(
-        solution=precision_recall,
-        cases=_curve_case(),
-        edges=CURVE_EDGES,
-        mistakes=(
-            Mistake(
-                "does not accumulate",
-                "The k-th value is about the best k detections: cumsum.",
-                edits={"correct.double().cumsum(0)": "correct.double()"},
-            ),
-            Mistake(
-                "divides both by the number of objects",
-                "Precision is a share of the detections so far: 1, 2, …, D.",
-                edits={"hits / torch.arange(1, len(correct) + 1)": "hits / objects"},
-            ),
-            Mistake(
-                "divides recall by the number of detections",
-                "Recall is a share of the objects.",
-                edits={"hits / objects": "hits / len(correct)"},
-            ),
-            Mistake(
-                "divides precision by all detections",
-                "After k detections, precision is a share of those k.",
-                edits={"torch.arange(1, len(correct) + 1)": "len(correct)"},
-            ),
-            Mistake(
-                "counts the detections from 0",
-                "The first detection is one detection: divide by 1, 2, …, D.",
-                edits={"torch.arange(1, len(correct) + 1)": "torch.arange(len(correct))"},
-            ),
-            Mistake(
-                "counts the wrong ones",
-                "True stands for right.",
-                edits={"correct.double()": "(~correct).double()"},
-            ),
-            Mistake(
-                "returns recall first",
-                "Precision, then recall.",
-                edits={
-                    "return hits / torch.arange(1, len(correct) + 1), hits / objects": (
-                        "return hits / objects, hits / torch.arange(1, len(correct) + 1)"
-                    )
-                },
-            ),
-            Mistake(
-                "gives the last value only",
-                "One value for each detection: the curve, not its end.",
-                wrong=_last_values,
-            ),
-            Mistake(
-                "accumulates from the worst detection",
-                "The best detection comes first, and is alone at first.",
-                wrong=_from_the_worst,
-            ),
-        ),
-        hint="cumsum counts the right ones among the first k; divide it twice.",
-        plug=_in_the_evaluation("precision_recall"),
-        difficulty=1,
-        minutes=5,
     ),
     Exercise(
         solution=average_precision,
