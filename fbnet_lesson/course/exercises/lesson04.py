@@ -198,6 +198,11 @@ def is_nan_without_area(a, b):
     return shared / (first + second - shared)
 
 
+def holds_the_union_at_a_pixel(a, b):
+    shared, first, second = shared_and_areas(a, b)
+    return shared / (first + second - shared).clamp(min=1)
+
+
 def over_the_first(a, b):
     shared, first, second = shared_and_areas(a, b)
     return ratio_or_0(shared, first + 0 * second)
@@ -290,6 +295,9 @@ BOX_IOU = Exercise(
         "fractions of pixels, and corners left of the picture": [
             iou_case([[-2.5, -1, 1.5, 1]], [[-0.5, -0.5, 2.5, 0.5], [-4, -4, 0, 0]])
         ],
+        "boxes that cover less than a pixel together": [
+            iou_case([[0, 0, 0.5, 0.5]], [[0, 0, 0.5, 0.5], [0.25, 0, 0.75, 0.5]])
+        ],
         "no boxes on one side": [
             {"a": torch.zeros(0, 4), "b": torch.zeros(2, 4)},
             {"a": torch.zeros(2, 4), "b": torch.zeros(0, 4)},
@@ -367,6 +375,12 @@ BOX_IOU = Exercise(
             wrong=the_usual_lines,
         ),
         Mistake(
+            "takes a union of less than one pixel for one pixel",
+            "clamp(min=1) keeps 0 out, and makes the IoU of small boxes smaller: ask where the "
+            "shared area is over 0.",
+            wrong=holds_the_union_at_a_pixel,
+        ),
+        Mistake(
             "gives a row to each box of b",
             "[N, M]: N boxes of a go down, M boxes of b to the right.",
             wrong=lambda a, b: box_iou(b, a),
@@ -413,6 +427,12 @@ def cell_case(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Case:
 def pairs_sizes_with_ratios(sizes, ratios):
     pairs = zip(sizes, ratios, strict=False)
     return torch.cat([cell_anchors((size,), (ratio,)) for size, ratio in pairs])
+
+
+def whole_sides(sizes, ratios):
+    widths = [round(size / math.sqrt(ratio)) for size in sizes for ratio in ratios]
+    heights = [round(w * r) for w, r in zip(widths, ratios * len(sizes), strict=True)]
+    return torch.tensor([[-w, -h, w, h] for w, h in zip(widths, heights, strict=True)]) / 2
 
 
 def old_pixels(sizes, ratios):
@@ -487,6 +507,16 @@ CELL_ANCHORS = Exercise(
             edits={"torch.tensor(boxes)": "torch.tensor(boxes).round()"},
         ),
         Mistake(
+            "rounds width and height to whole pixels",
+            "The first code of Faster R-CNN did so; but half a pixel is a lot to a small anchor.",
+            wrong=whole_sides,
+        ),
+        Mistake(
+            "keeps sizes and ratios as separate dimensions",
+            "One list of boxes is asked for: [sizes, ratios, 4] flattened to [sizes * ratios, 4].",
+            wrong=lambda sizes, ratios: cell_anchors(sizes, ratios).view(len(sizes), -1, 4),
+        ),
+        Mistake(
             "takes a pixel off the width and height, as inclusive corners ask for",
             "x2 is exclusive: the width is x2 - x1, so x2 is width / 2.",
             wrong=old_pixels,
@@ -537,6 +567,11 @@ def laid_out(cells: Tensor, grid: tuple[int, int], stride: float) -> Tensor:
 
 def anchor_by_anchor(cells, grid, stride):
     return laid_out(cells, grid, stride).permute(2, 0, 1, 3).reshape(-1, 4)
+
+
+def grid_in_pixels(cells, grid, stride):
+    height, width = (math.ceil(n / stride) for n in grid)
+    return grid_anchors(cells, (height, width), stride)
 
 
 def spread_to_the_border(cells, grid, stride):
@@ -622,6 +657,11 @@ GRID_ANCHORS = Exercise(
             "moves along y what belongs along x",
             "The shift is (x, y, x, y), with x from the columns and y from the rows.",
             edits={"[x, y, x, y]": "[y, x, y, x]"},
+        ),
+        Mistake(
+            "takes grid for a size in pixels",
+            "grid counts cells: arange(height) * stride, not arange(0, height, stride).",
+            wrong=grid_in_pixels,
         ),
         Mistake(
             "begins at the second cell",

@@ -259,9 +259,29 @@ def _only_the_first_choice_of_those_that_count(ious, ignored, crowd, iou_thresho
     return matched
 
 
+def _closest_pairs_first(ious, ignored, crowd, iou_threshold):
+    matched = torch.full((len(ious),), -1)
+    pairs = [(bool(ignored[g]), -float(ious[d, g]), d, g) for d, g in np.ndindex(*ious.shape)]
+    for _, negative, d, g in sorted(pairs):
+        free = crowd[g] or g not in matched
+        if -negative >= iou_threshold and matched[d] < 0 and free:
+            matched[d] = g
+    return matched
+
+
+def _asks_the_last_object(matched, ignored, areas, low, high):
+    count = which_count(matched, ignored, areas, low, high)
+    return count & ~ignored[matched] if len(ignored) else count
+
+
 def _last_values(correct, objects):
     hits = correct.double().sum().reshape(1)
     return hits / max(len(correct), 1), hits / objects
+
+
+def _with_a_point_in_front(correct, objects):
+    precision, recall = precision_recall(correct, objects)
+    return torch.cat([precision.new_ones(1), precision]), torch.cat([recall.new_zeros(1), recall])
 
 
 def _from_the_worst(correct, objects):
@@ -281,6 +301,12 @@ def _last_for_unreached(precision, recall, points):
         return points.new_tensor(0.0)
     envelope = precision.flip(0).cummax(0).values.flip(0)
     return envelope[torch.searchsorted(recall, points).clamp(max=len(recall) - 1)].mean()
+
+
+def _best_until_there(precision, recall, points):
+    until = recall <= points[:, None]  # (P, D)
+    best = torch.cat([precision.expand(until.shape) * until, points.new_zeros(len(points), 1)], 1)
+    return best.amax(1).mean()
 
 
 def _rectangles(precision, recall, points):
@@ -315,6 +341,18 @@ def _mean_over_images(images, iou_threshold, low, high, points):
 def _without_empty_images(images, iou_threshold, low, high, points):
     seen = [image for image in images if len(image["scores"])]
     return class_ap(seen, iou_threshold, low, high, points)
+
+
+def _nan_without_detections(images, iou_threshold, low, high, points):
+    value = class_ap(images, iou_threshold, low, high, points)
+    counted = [
+        which_count(
+            match_detections(i["ious"], i["ignored"], i["crowd"], iou_threshold),
+            i["ignored"], i["areas"], low, high,
+        ).any()
+        for i in images
+    ]  # fmt: skip
+    return value if any(counted) else value * torch.nan
 
 
 def _everything_known(ious, ignored, crowd, iou_threshold):
@@ -558,6 +596,9 @@ CLASS_EDGES = {
     "a detection of an ignored object is not wrong": [
         _set(_image((0.25, 0.75), (0.75, 0.25), scores=[0.75, 0.5], ignored=[1]))
     ],
+    "an ignored object that is no crowd is taken once": [
+        _set(_image((0, 0.75), (0, 0.625), (0.75, 0), scores=[0.75, 0.5, 0.25], ignored=[1]))
+    ],
     "nor is one of another size": [
         _set(_image((0.25,), (0.75,), scores=[0.75, 0.5], areas=[9.0, 3.0]))
     ],
@@ -659,6 +700,31 @@ EXERCISES = (
                 wrong=_last_values,
             ),
             Mistake(
+                "gives one number for the whole list",
+                "A value for each of the best 1, 2, …, D detections: cumsum in place of sum.",
+                wrong=lambda correct, objects: tuple(v[0] for v in _last_values(correct, objects)),
+            ),
+            Mistake(
+                "divides recall by the objects that were found",
+                "Objects that no detection found are missed as well: divide by objects.",
+                edits={"hits / objects": "hits / correct.sum()"},
+            ),
+            Mistake(
+                "puts the point (recall 0, precision 1) in front",
+                "D values for D detections; before the first one there is no precision.",
+                wrong=_with_a_point_in_front,
+            ),
+            Mistake(
+                "leaves the wrong detections out of the curve",
+                "A wrong one has its point too: there precision falls, and recall stays.",
+                edits={
+                    "return hits / torch.arange(1, len(correct) + 1), hits / objects": (
+                        "return (hits / torch.arange(1, len(correct) + 1))[correct], "
+                        "(hits / objects)[correct]"
+                    )
+                },
+            ),
+            Mistake(
                 "accumulates from the worst detection",
                 "The best detection comes first, and is alone at first.",
                 wrong=_from_the_worst,
@@ -737,6 +803,17 @@ EXERCISES = (
                 wrong=_worst_first,
             ),
             Mistake(
+                "lets the pair with the largest IoU choose first",
+                "The detections take turns by score, whatever their IoU: one loop over the rows.",
+                wrong=_closest_pairs_first,
+            ),
+            Mistake(
+                "counts the places of the possible objects only",
+                "row[possible] is shorter than row, and its places are others: masked_fill the "
+                "impossible ones.",
+                edits={"row.masked_fill(~possible, -1).argmax()": "row[possible].argmax()"},
+            ),
+            Mistake(
                 "says whether, not which",
                 "The index of the object is asked for, and -1 for none.",
                 edits={"return matched": "return (matched >= 0).long()"},
@@ -786,6 +863,35 @@ EXERCISES = (
                 "leaves out an area of exactly high",
                 "Over high is out; high itself is inside.",
                 edits={"areas <= high": "areas < high"},
+            ),
+            Mistake(
+                "has no lower limit",
+                "Inside is low <= area <= high; low is missing.",
+                edits={"(areas >= low) & ": ""},
+            ),
+            Mistake(
+                "has no upper limit",
+                "Inside is low <= area <= high; high is missing.",
+                edits={" & (areas <= high)": ""},
+            ),
+            Mistake(
+                "takes object 0 for nothing",
+                "-1 stands for nothing; 0 is the first object: matched < 0.",
+                edits={"matched < 0": "matched <= 0"},
+            ),
+            Mistake(
+                "lets the last object speak for a detection of nothing",
+                "ignored[-1] is the last object's: where matched is -1, the area alone decides.",
+                wrong=_asks_the_last_object,
+            ),
+            Mistake(
+                "counts a detection of an ignored object if its own size is right",
+                "The detection's area is asked only where it took nothing.",
+                edits={
+                    "~torch.cat([ignored, of_none])[matched])": (
+                        "inside | ~torch.cat([ignored, of_none])[matched])"
+                    )
+                },
             ),
             Mistake(
                 "fails where there is no object",
@@ -844,6 +950,16 @@ EXERCISES = (
                 wrong=_mean_of_detections,
             ),
             Mistake(
+                "takes 101 levels whatever points says",
+                "The levels are an argument: points.",
+                wrong=lambda precision, recall, _: average_precision(precision, recall, POINTS),
+            ),
+            Mistake(
+                "takes the best precision that is had at that recall or less",
+                "recall >= level, not <=: what is had further on can be had here too.",
+                wrong=_best_until_there,
+            ),
+            Mistake(
                 "adds up rectangles under the curve",
                 "That is the area; COCO takes the mean at the levels.",
                 wrong=_rectangles,
@@ -900,6 +1016,12 @@ EXERCISES = (
                 edits={"descending=True, stable=True)": "descending=True).flip(0).flip(0)"},
             ),
             Mistake(
+                "turns equal scores round",
+                "An upward order read backwards is stable backwards: stable=True and "
+                "descending=True together.",
+                edits={"descending=True, stable=True)": "stable=True).flip(0)"},
+            ),
+            Mistake(
                 "expects ignored objects to be found",
                 "objects is how many there are to find: those that are not ignored.",
                 edits={'int((~image["ignored"]).sum())': 'len(image["ignored"])'},
@@ -908,6 +1030,12 @@ EXERCISES = (
                 "throws ignored objects away beforehand",
                 "A detection of one would then be wrong. They have to be there to be taken.",
                 wrong=_only_counted_objects,
+            ),
+            Mistake(
+                "hands over every ignored object as a crowd",
+                "An ignored object that is no crowd is taken once; the second detection of it is a "
+                'false alarm: image["crowd"].',
+                edits={'image["crowd"], iou_threshold': 'image["ignored"], iou_threshold'},
             ),
             Mistake(
                 "counts every detection",
@@ -932,6 +1060,11 @@ EXERCISES = (
                 "is 0 where there is no object",
                 "Without an object nothing was missed: nan, which means are taken without.",
                 edits={"torch.tensor(torch.nan, dtype=": "torch.tensor(0.0, dtype="},
+            ),
+            Mistake(
+                "is nan where nothing was detected",
+                "Objects are there, and none was found: that is 0, not nan.",
+                wrong=_nan_without_detections,
             ),
         ),
         hint="Collect flags and scores of each image in lists; then cat, argsort, and two calls.",
