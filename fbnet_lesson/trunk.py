@@ -143,11 +143,28 @@ class ClassifierTrunk(Trunk):
         return super().forward(x.flip(1) * self.scale)
 
 
+def top_down(laterals: list[Tensor]) -> list[Tensor]:
+    """The top-down path of a feature pyramid (arXiv 1612.03144, sec. 3).
+
+    Every map is added to the *merged* map of the next coarser level, made twice as high and wide
+    by copying each cell to 2 x 2 (nearest neighbour). The coarsest has no coarser one, and stays
+    as it is.
+
+    ``laterals`` are maps ``[N, C, H, W], [N, C, H/2, W/2], ...``, the finest first; returned are
+    the merged maps, as many, of the same shapes and in the same order.
+    """
+    merged = laterals[-1:]
+    for lateral in reversed(laterals[:-1]):
+        merged.insert(0, lateral + F.interpolate(merged[0], scale_factor=2.0, mode="nearest"))
+    return merged
+
+
 class FPN(nn.Module):
     """Feature pyramid over a trunk's last four stages (arXiv 1612.03144, sec. 3).
 
-    Each level adds the coarser level's map (nearest x2) to its own 1x1 ``lateral`` convolution and
-    smooths the sum with a 3x3 ``output`` convolution; ``p6`` is every second cell of ``p5``.
+    Each level takes its stage through a 1x1 ``lateral`` convolution, adds what ``top_down`` brings
+    from the coarser levels, and smooths the sum with a 3x3 ``output`` convolution; ``p6`` is every
+    second cell of ``p5``.
     ``[N, 3, H, W] -> {"p2": [N, channels, H/4, W/4], ..., "p6": [N, channels, H/64, W/64]}``;
     H and W must be multiples of 32.
     """
@@ -169,12 +186,9 @@ class FPN(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         stages = self.trunk(x)
-        features, coarser = {}, None
-        for name, level in zip(reversed(self.inputs), ("p5", "p4", "p3", "p2"), strict=True):
-            merged = self.lateral[level](stages[name])
-            if coarser is not None:
-                merged = merged + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
-            coarser = merged
-            features[level] = self.output[level](merged)
+        pairs = zip(self.inputs, self.lateral.values(), strict=True)
+        merged = top_down([lateral(stages[name]) for name, lateral in pairs])
+        outputs = zip(self.output.items(), merged, strict=True)
+        features = {level: output(m) for (level, output), m in outputs}
         features["p6"] = features["p5"][:, :, ::2, ::2]
-        return {level: features[level] for level in self.channels}
+        return features

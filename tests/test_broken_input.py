@@ -275,6 +275,9 @@ RESUMED = {  # what happened to the run folder: options, what is said
     "other image ids": (None, ["--train-ids", "1-3"], "(training pictures: 4 -> 3, not the same)"),
     "other classes": (other_names, [], "'annulus', "),
     "another set": (None, ["--data", "shapes"], "(training pictures: 4 -> shapes, not the same)"),
+    "weights that come too late": (
+        None, ["--weights", "shapes"], "the run in run has begun, from weights=None: --weights sha"
+    ),
     "no set any more": (
         lambda run: shutil.rmtree(run.parent / "scenes"), [], "scenes: no such file; allowed is"
     ),
@@ -296,13 +299,30 @@ def test_a_folder_that_cannot_take_a_run_is_named_before_anything_is_read(here, 
     train = ["train", "--data", "nowhere.json", *FEW, "--out"]
     refused("--out a.png: ", *train, "a.png")
     refused("is a file; name a folder", *train, "a.png/run")
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    refused("is not to be written to; name another folder", *train, "new/run")
+
+    def full(dir):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    refused("is not to be written to (No space left on device); name another", *train, "new/run")
 
 
-def test_a_folder_that_holds_a_run_is_kept(here):
-    train = ["train", "--data", "scenes", "--train-ids", "0-3", *FEW, *SMALL, "--out", "run"]
-    refused("run holds a run at iteration 2; resume it (--resume) or choose another folder", *train)
+def test_what_the_files_tell_is_found_before_the_data_are_read(here, monkeypatch):
+    def data(*arguments):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("fbnet_lesson.cli.train.training_data", data)
+    train = ["train", "--data", "scenes", "--train-ids", "0-3", *FEW, *SMALL, "--out"]
+    refused("run holds a run at iteration 2; resume it (--resume) or choose", *train, "run")
+    for content, sentence in ((WEB_PAGE, "is a web page"), (POINTER, "is a Git LFS pointer")):
+        (here / "w.pth").write_bytes(content)
+        refused(sentence, *train, "new", "--weights", "w.pth")
+    refused("weights='no.pth': no such file", *train, "new", "--weights", "no.pth")
+    refused("unknown field 'norms'", *train, "new", "--set", "norms=GN")
+    change_config(notes={"data": "scenes"})(here / "run")
+    resume = ["train", "--resume", "--out", "run"]
+    refused("run holds a run with other settings (lr: 0.002 -> 0.5)", *resume, "--lr", 0.5)
+    assert not (here / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -310,6 +330,15 @@ def test_a_folder_that_holds_a_run_is_kept(here):
     [
         (lambda run: (run / "config.json").unlink(), "run is no run folder: it has no config.json"),
         (change_config(model_name="lesson/none"), "unknown model 'lesson/none'; known are d2go/"),
+        (change_config(model_config={"num_classes": 2**70}), "allowed: a whole number, 1 or more"),
+        (
+            change_config(model_config={"num_classes": 3}),
+            "the weights in run do not fit roi_heads.box_head.",
+        ),
+        (
+            change_config(model_config={"box_class_agnostic": True}),
+            "bbox_pred.weight: num_classes, box_class_agnostic and mask_class_agnostic have to",
+        ),
         (change_config(model_config={"depth": 3}), "unknown field 'depth'; allowed are num_cla"),
         (change_config(model_config={"anchor_sizes": 3}), "anchor_sizes=3 is impossible; allowed"),
         (change_config(model_config=[1]), DAMAGED + "'model_config' is list, not dict"),
@@ -547,6 +576,29 @@ def test_what_a_folder_or_file_in_the_place_of_another_is_said(here):
     refused("unreadable annotations", *TRAIN, "--data", "bytes.json", "--images", ".")
     refused("cannot read folder.json: Is a directory", "eval", "--predictions", "bytes.json",
             "--data", "folder.json")  # fmt: skip
+
+
+def test_scenes_are_not_written_over_a_set_that_is_there(here):
+    before = (here / "scenes" / "annotations.json").read_text()
+    refused("scenes/annotations.json is there already; name another folder", "data", "shapes",
+            "--out", "scenes", "--images", 1)  # fmt: skip
+    assert (here / "scenes" / "annotations.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    ],
+)
+def test_what_helps_where_memory_ends_is_said(here, monkeypatch, error):
+    def detect(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("fbnet_lesson.training.detecting.detect", detect)
+    refused("out of memory: a smaller --batch-size or smaller pictures help", *EVAL)
 
 
 def test_the_run_itself_is_sound(here):

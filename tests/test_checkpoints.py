@@ -140,6 +140,11 @@ def test_what_is_not_there_or_not_weights_is_said(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list; expected a state dict"):
         fl.load_weights(fresh(), tmp_path / "list.pth")
+    for other, name in ((fresh(), "Detector"), (True, "bool"), (torch.ones(1), "Tensor")):
+        with pytest.raises(ValueError, match=f"weights are a {name}; expected a file, or a state"):
+            fl.load_weights(fresh(), other)
+    with pytest.raises(ValueError, match="name is list; expected one of list_models"):
+        fl.create_model([TINY])
     with pytest.raises(ValueError, match="not a state dict: 'a' is int"):
         fl.load_weights(fresh(), {"a": 1})
 

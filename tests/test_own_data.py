@@ -1,10 +1,14 @@
 """What people do with a set of their own on the command line, beyond the shortest way."""
 
+import argparse
 import contextlib
 import io
 import json
+import pickle
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +21,7 @@ import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.data import CATEGORIES, write_coco
 from fbnet_lesson.training.checkpoint import load_checkpoint
+from fbnet_lesson.zoo.checkpoints import d2go_key
 from fbnet_lesson.zoo.weight_files import read_weights
 
 FEW = ["--iterations", "2", "--batch-size", "2", "--threads", "1"]
@@ -107,6 +112,27 @@ def test_a_picture_that_is_named_twice_is_looked_at_once(scenes, tmp_path):
     assert len({result["image_id"] for result in found}) == len(list(tmp_path.glob("*.png"))) == 8
 
 
+def test_pictures_of_the_runs_own_sets_keep_their_ids_where_those_can_be_read(
+    run, scenes, tmp_path
+):
+    pictures = sorted((scenes / "images").iterdir())[3:5]
+    own = shutil.copytree(run, tmp_path / "run")
+    predict = ["predict", *pictures, "--run", own, "--score", 0, "--out"]
+    said = call(*predict, tmp_path / "a")
+    assert "2 of 2 pictures are of the sets of the run: their ids are taken" in said
+    ids = {image["file_name"]: image["id"] for image in told(scenes)["images"]}
+    for result in json.loads((tmp_path / "a" / "detections.json").read_text()):
+        assert result["image_id"] == ids[Path(result["file_name"]).name]
+    config = json.loads((own / "config.json").read_text())
+    (tmp_path / "gone").mkdir()
+    config["notes"] |= {"data": str(tmp_path / "gone"), "val_data": None}
+    (own / "config.json").write_text(json.dumps(config))
+    said = call(*predict, tmp_path / "b")
+    assert f"no image ids are taken from the run's set {tmp_path / 'gone'}: --data" in said
+    found = json.loads((tmp_path / "b" / "detections.json").read_text())
+    assert {result["image_id"] for result in found} == {1, 2}
+
+
 # eval
 
 
@@ -167,6 +193,10 @@ def test_classes_scores_some_of_the_classes_whatever_their_order(scenes, tmp_pat
     assert set(two["mask"]["per_class"]) == {"disc", "star"}
     for name, value in two["mask"]["per_class"].items():
         assert value == pytest.approx(every["mask"]["per_class"][name])
+    found = json.loads((tmp_path / "all" / "detections.json").read_text())
+    assert two["detections"] == sum(
+        CATEGORIES[r["category_id"] - 1] in ("disc", "star") for r in found
+    )
     assert "--classes has 'moon'; the detector knows disc, ring" in call(
         "eval", "--data", scenes, "--classes", "moon", code=2
     )
@@ -206,7 +236,7 @@ def test_training_on_some_classes_leaves_the_others_out_of_the_evaluation_too(sc
 
 def test_the_best_evaluation_keeps_its_weights(run, tmp_path):
     best = torch.load(run / "best.pt", weights_only=True)
-    assert best["score"]["kind"] == "mask" and best["score"]["iteration"] == best["iteration"]
+    assert best["score"]["kind"] == "mask AP" and best["score"]["iteration"] == best["iteration"]
     assert best["categories"] == list(CATEGORIES)
     said = call("eval", "--weights", run / "best.pt", "--length", 2)
     assert said.startswith("2 images")
@@ -301,6 +331,26 @@ def test_what_a_wrapper_puts_around_the_names_is_taken_off(wrapper, tmp_path):
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_detectron2s_pickle_of_arrays_is_read_without_executing_it(protocol, tmp_path):
+    state = fl.create_model(TINY).state_dict()
+    arrays = {d2go_key(key): value.numpy() for key, value in state.items()}
+    told = {"model": arrays, "__author__": "somebody", "matching_heuristics": True}
+    (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(told, protocol))
+    model = fl.create_model(TINY)
+    assert fl.load_weights(model, tmp_path / "model_final.pkl").layout == "d2go"
+    assert same(model.state_dict(), state)
+
+
+def test_options_and_numpys_numbers_beside_the_weights_do_not_matter(tmp_path):
+    state = fl.create_model(TINY).state_dict()
+    options = argparse.Namespace(lr=0.1, best=np.float64(0.5), steps=np.int64(3))
+    torch.save({"model": state, "args": options, "best_AP": np.float32(0.5)}, tmp_path / "w.pth")
+    model = fl.create_model(TINY)
+    fl.load_weights(model, tmp_path / "w.pth")
+    assert same(model.state_dict(), state)
+
+
 # Augmentation
 
 
@@ -385,7 +435,7 @@ def test_a_mask_model_on_boxes_alone_is_refused_unless_asked_for(scenes, tmp_pat
         *train, "--out", tmp_path / "b", "--boxes-as-masks"
     )
     best = torch.load(tmp_path / "b" / "best.pt", weights_only=True)
-    assert best["score"]["kind"] == "box"  # there are no masks to measure
+    assert best["score"]["kind"] == "box AP"  # there are no masks to measure
     call(*train, "--out", tmp_path / "c", "--model", "lesson/faster_rcnn_tiny")
 
 

@@ -115,6 +115,25 @@ def test_a_data_set_of_boxes_alone_is_no_truth_about_masks():
     assert evaluate(Oracle(dataset), dataset)["mask"] is None
 
 
+def test_an_object_of_which_only_the_box_is_known_does_not_count_for_masks():
+    dataset = Squares(6)
+    truth = dataset.coco_ground_truth()
+    first = truth["annotations"][0]
+    first["has_mask"] = False
+    dataset.coco_ground_truth = lambda: truth
+
+    def a_part_of_the_first(index, detection):
+        if dataset.image_ids[index] == first["image_id"]:
+            detection["masks"][0, :, ::2] = False
+        return detection
+
+    metrics = evaluate(Oracle(dataset, a_part_of_the_first), dataset)
+    assert metrics["mask"]["AP"] == 1.0 and metrics["box"]["AP"] == 1.0
+    assert sum(metrics["objects"].values()) == len(truth["annotations"])
+    del first["has_mask"]
+    assert evaluate(Oracle(dataset, a_part_of_the_first), dataset)["mask"]["AP"] < 0.95
+
+
 def test_a_data_set_without_images_is_an_error():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(StandIn(), Squares(0))

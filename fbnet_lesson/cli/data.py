@@ -22,6 +22,8 @@ def shapes(
     from fbnet_lesson.data import write_coco
 
     with one_line_errors():
+        if (out / "annotations.json").exists():
+            raise ValueError(f"{out / 'annotations.json'} is there already; name another folder")
         write_coco(out, images, seed=seed, size=(size, size))
     typer.echo(f"{images} scenes in {out}")
 
@@ -282,8 +284,7 @@ def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
             "--map-classes"
         )
     lines = ["evaluation set: " + summary(val_set), *val_set.report.notes]
-    said = mapped_by_name(val_set, train_set.category_ids)
-    lines += [f"evaluation set: {sentence} those of training by name" for sentence in said]
+    lines += mapped_by_name("evaluation set", val_set, "those of training", train_set.category_ids)
     for shared, how in ((shared_files, "file"), (shared_contents, "content")):
         if pairs := shared(train_set, val_set):
             ours, theirs = pairs[0]
@@ -296,13 +297,13 @@ def compare_sets(train_set: Any, val_set: Any, same_file: bool) -> list[str]:
     return lines
 
 
-def mapped_by_name(dataset: Any, category_ids: list[int]) -> list[str]:
-    """What to say of a set whose categories are others than those ids: in another order, numbered
-    otherwise, or fewer. The sentence goes on with whose categories those are."""
+def mapped_by_name(what: str, dataset: Any, whose: str, category_ids: list[int]) -> list[str]:
+    """A sentence if the categories of the set are not those with these ids: if they are in another
+    order, numbered otherwise, or fewer."""
     if dataset.category_ids == category_ids and not dataset.absent:
         return []
     fewer = f"it has no category {', '.join(dataset.absent)}; " if dataset.absent else ""
-    return [f"{fewer}its categories are mapped to"]
+    return [f"{what}: {fewer}its categories are mapped to {whose} by name"]
 
 
 def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple[Any, Any]:

@@ -59,6 +59,8 @@ def means_classifier(run: Path | None, model: str | None) -> bool:
     """Whether ``--run`` or ``--model`` is a classifier's."""
     from fbnet_lesson.training.runs import is_classifier_run
 
+    if run is not None and model:
+        raise ValueError("--run has its own model and weights; leave out --model and --weights")
     return is_classifier(model) if run is None else is_classifier_run(run)
 
 

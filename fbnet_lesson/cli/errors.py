@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import tempfile
 import time
 import typing
 from collections.abc import Callable, Iterator
@@ -38,7 +39,8 @@ def one_line_errors() -> Iterator[None]:
         raise
     except USER_ERRORS as error:
         text = str(error) or type(error).__name__
-        if "out of memory" in text or isinstance(error, MemoryError):
+        no_memory = "out of memory" in text or "can't allocate memory" in text  # CUDA's, the CPU's
+        if no_memory or isinstance(error, MemoryError):
             text = f"out of memory: a smaller --batch-size or smaller pictures help ({text})"
         fail(text, code=getattr(error, "exit_code", 2))
 
@@ -65,11 +67,16 @@ def quiet_unless_first() -> Iterator[None]:
 
 
 def check_out(out: Path) -> None:
-    """ValueError unless a folder ``out`` can be made or written to; makes nothing."""
+    """ValueError unless a folder ``out`` can be made or written to; leaves nothing there."""
     place = out.absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"--out {out}: {place} is a file; name a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"--out {out}: {place} is not to be written to; name another folder")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {out}: {place} is not to be written to ({error.strerror}); name another folder"
+        ) from error

@@ -247,5 +247,5 @@ def check_classes(
     if known is None:
         check_names(names, dataset.categories)
     elif hasattr(dataset, "labels"):
-        for sentence in mapped_by_name(dataset, category_ids):
-            typer.echo(f"the set: {sentence} the detector's by name")
+        for sentence in mapped_by_name("the set", dataset, "the detector's", category_ids):
+            typer.echo(sentence)

@@ -117,13 +117,20 @@ def identify(
             raise ValueError("--images needs --data: the annotation file that has the pictures")
         found: dict[Path, int] = {}
         notes = noted_options(run) if run is not None else {}
+        lines = []
         for prefix in ("val_", ""):
             source = notes.get(f"{prefix}data")
-            if source not in (None, "shapes") and Path(source).exists():
+            if source in (None, "shapes") or not Path(source).exists():
+                continue
+            try:
                 annotations, folder = find_annotations(source, notes.get(f"{prefix}images"))
                 found |= ids_of_pictures(files, read_annotations(annotations)["images"], folder)
-        taken = f"{len(found)} of {len(files)} pictures are of the sets of the run: their ids stay"
-        return found, ids, [taken] if found else []
+            except ValueError as error:  # nobody has asked for it
+                lines.append(f"no image ids are taken from the run's set {source}: {error}")
+        if found:
+            counts = f"{len(found)} of {len(files)}"
+            lines.append(f"{counts} pictures are of the sets of the run: their ids are taken")
+        return found, ids, lines
     annotations, folder = find_annotations(data, images)
     known = read_annotations(annotations)
     found = ids_of_pictures(files, known["images"], folder)

@@ -20,7 +20,7 @@ from fbnet_lesson.cli.detectors import (
     parse_settings,
 )
 from fbnet_lesson.cli.errors import check_out, fail, whole_command
-from fbnet_lesson.training.config import TrainConfig
+from fbnet_lesson.training.config import TrainConfig, differences
 
 AUGMENTATION = ("scale_range", "flip", "colour", "min_visible")
 FOR_COCO = (
@@ -157,6 +157,7 @@ def train(
     check_out(out)
     plan = plan_training(out, given, model, set_ or [], train_options, resume)
     distributed.check_batch(plan.config.batch_size)
+    check_files(out, plan, resume)
     distributed.start(plan.config.device)
     try:
         run_training(out, plan, resume)
@@ -196,6 +197,11 @@ def plan_training(
 
         noted = read_config(out)
         source = noted_options(out)
+        if begun(out) and given["weights"] not in (None, source.get("weights")):
+            raise ValueError(
+                f"the run in {out} has begun, from weights={source.get('weights')!r}: --weights "
+                f"{given['weights']} would do nothing; leave it out, or choose another folder"
+            )
     source = {key: source.get(key) if value is None else value for key, value in given.items()}
     if source["data"] is None:
         raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")
@@ -218,12 +224,37 @@ def plan_training(
         config = TrainConfig.from_dict(noted.get("train", {}))
     except ValueError as error:
         raise ValueError(f"{out / 'config.json'} is damaged: {error}") from error
-    return Plan(
+    plan = Plan(
         name,
         {**noted.get("model_config", {}), **parse_settings(settings)},
         source,
         TrainConfig.from_dict({**config.to_dict(), **train_options}),
     )
+    if noted and begun(out):  # what differs is told before a large data set is read
+        from fbnet_lesson.training.loop import refuse_changes
+
+        refuse_changes(out, differences(config, plan.config))
+    return plan
+
+
+def check_files(out: Path, plan: Plan, resume: bool) -> None:
+    """ValueError for a folder that holds a run and for weights that are none, both of which are
+    to be seen before a large data set is read."""
+    from fbnet_lesson.training.checkpoint import load_checkpoint
+    from fbnet_lesson.training.loop import refuse_run
+    from fbnet_lesson.zoo.models import find_weights
+    from fbnet_lesson.zoo.weight_files import read_weights
+
+    if begun(out) and not resume:
+        refuse_run(out, load_checkpoint(out))
+    weights = plan.source["weights"]
+    if weights not in (None, "pretrained") and not begun(out):
+        read_weights(find_weights(plan.model, weights))
+
+
+def begun(out: Path) -> bool:
+    """Whether the run folder has a checkpoint to go on from."""
+    return any((out / name).exists() for name in ("last.pt", "previous.pt"))
 
 
 def refuse_for_classifier(given: dict[str, Any], train_options: dict[str, Any]) -> None:
@@ -266,8 +297,7 @@ def train_classifier(out: Path, plan: Plan, resume: bool) -> None:
 
 def weights_to_start_from(out: Path, plan: Plan) -> str | None:
     """What ``--weights`` says; None for a run that has begun, which has a checkpoint."""
-    begun = any((out / name).exists() for name in ("last.pt", "previous.pt"))
-    return None if begun else plan.source["weights"]
+    return None if begun(out) else plan.source["weights"]
 
 
 def run_training(out: Path, plan: Plan, resume: bool) -> None:

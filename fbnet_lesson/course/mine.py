@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import strategies
-from IPython import get_ipython
 from torch import Tensor
 
 from fbnet_lesson.course import progress
@@ -73,8 +72,9 @@ def mine(function: Callable | str) -> Callable:
 
 def cell_number() -> int | None:
     """The number of the cell that runs; None outside of a notebook."""
-    shell = get_ipython()
-    return None if shell is None else shell.execution_count
+    ipython = sys.modules.get("IPython")  # which a notebook's kernel has imported
+    shell = ipython and ipython.get_ipython()
+    return shell.execution_count if shell else None
 
 
 def keep(report: "Report", function: Callable) -> str | None:

@@ -80,8 +80,7 @@ class FusedMaskHead(MaskHead):
     def __init__(self, head: MaskHead):
         nn.Module.__init__(self)
         *blocks, last = head.body
-        self.pooler, self.resolution = head.pooler, head.resolution
-        self.class_agnostic = head.class_agnostic
+        self.pooler, self.class_agnostic = head.pooler, head.class_agnostic
         self.body = nn.Sequential(*blocks, last.pw or nn.Identity())
         project, predict = last.pwl.conv, head.mask_logits
         rows = predict.weight.flatten(1) @ project.weight.flatten(1)  # (K, C) @ (C, D) -> (K, D)

@@ -71,7 +71,7 @@ class DetectorConfig:
 
 
 def _is_int(value, low: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**31
 
 
 def _is_number(value) -> bool:
@@ -87,8 +87,8 @@ def _are_anchor_sizes(levels) -> bool:
     return positive and len({len(level) for level in levels}) == 1 and len(levels[0]) > 0
 
 
-POSITIVE_INT = (_is_int, "a whole number, 1 or more")
-INT_FROM_0 = (lambda v: _is_int(v, 0), "a whole number, 0 or more")
+POSITIVE_INT = (_is_int, "a whole number, 1 or more, below 2**31")
+INT_FROM_0 = (lambda v: _is_int(v, 0), "a whole number, 0 or more, below 2**31")
 BOOL = (lambda v: isinstance(v, bool), "True or False")
 FRACTION = (_is_fraction, "a number from 0 to 1")
 TRAIN_TEST = (

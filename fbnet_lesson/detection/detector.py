@@ -107,7 +107,7 @@ class ROIHeads(nn.Module):
                     classes[i] = classes[i][shown]
             logits = self.mask_head(features, positives, torch.cat(classes))
             crops = [
-                crop_masks(t["masks"], m, b / t["scale"], self.mask_head.resolution)
+                crop_masks(t["masks"], m, b / t["scale"], logits.shape[1])
                 for t, m, b in zip(targets, matched, positives, strict=True)
             ]
             losses |= mask_loss(logits, torch.cat(crops))

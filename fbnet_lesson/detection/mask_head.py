@@ -16,6 +16,8 @@ CHUNK = 2**20  # numbers held at once where every instance has its own full-size
 class MaskHead(nn.Module):
     """Pool, blocks that end at twice the resolution, then one mask of logits a class.
 
+    Where the resolution is odd and the blocks begin with a stride of 2, it is twice the next even
+    number.
     Only the mask of one class a ROI is computed: the true one in training, the predicted one at
     evaluation. The last layer is a 1x1 convolution, so that one class is one row of its weights.
     With ``mask_class_agnostic`` there is one row for all classes.
@@ -24,8 +26,7 @@ class MaskHead(nn.Module):
     def __init__(self, rows: str, in_channels: int, strides: list[int], config: DetectorConfig):
         super().__init__()
         self.pooler = Pooler(config.mask_pooler_resolution, strides, config.pooler_sampling_ratio)
-        self.body, channels, stride = build_stage(rows, in_channels, config.norm)
-        self.resolution = int(config.mask_pooler_resolution / stride)
+        self.body, channels, _ = build_stage(rows, in_channels, config.norm)
         self.class_agnostic = config.mask_class_agnostic
         masks = 1 if self.class_agnostic else config.num_classes
         self.mask_logits = nn.Conv2d(channels, masks, 1)

@@ -34,12 +34,12 @@ class Found:
 def detect(model: nn.Module, dataset: Any, *, batch_size: int = 8, num_workers: int = 0) -> Found:
     """All detections on a data set.
 
-    The images are divided among the processes, what is returned is the same on all. Of a data set
-    that has ``picture(index)``, the truth is not loaded: only the picture.
+    The images are divided among the processes, what is returned is the same on all. Of the samples
+    only the pictures are looked at: a ``CocoDataset`` with ``masks=False`` draws no masks for them.
     """
     mine = range(distributed.rank(), len(dataset), distributed.world_size())
     loader = DataLoader(
-        Subset(_Pictures(dataset), mine), batch_size, num_workers=num_workers, collate_fn=list
+        Subset(dataset, mine), batch_size, num_workers=num_workers, collate_fn=_pictures
     )
     device = next(model.parameters()).device
     bar = tqdm(total=len(mine), desc="evaluate", unit="image", leave=False, disable=_bar_off())
@@ -63,14 +63,9 @@ def detect(model: nn.Module, dataset: Any, *, batch_size: int = 8, num_workers: 
     )
 
 
-class _Pictures:
-    """The pictures of a data set, ``[3, H, W]`` each."""
-
-    def __init__(self, dataset: Any):
-        self.read = getattr(dataset, "picture", None) or (lambda index: dataset[index][0])
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.read(index)
+def _pictures(samples: list[tuple[Tensor, Any]]) -> list[Tensor]:
+    """The pictures ``[3, H, W]`` of some samples, without what is to be found in them."""
+    return [picture for picture, _ in samples]
 
 
 def find_in(model: nn.Module, images: list[Tensor]) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ from torch import nn
 
 from fbnet_lesson.training import distributed
 from fbnet_lesson.training.detecting import Found, detect, detections_to_coco
-from fbnet_lesson.training.scoring import MAX_DETS, SUMMARY, score
+from fbnet_lesson.training.scoring import MAX_DETS, SUMMARY, average_precision, score
 
 __all__ = [
-    "detect", "detections_to_coco", "evaluate", "headline", "metrics_of", "score", "table",
+    "average_precision", "detect", "detections_to_coco", "evaluate", "headline", "metrics_of",
+    "score", "table",
 ]  # fmt: skip
 
 

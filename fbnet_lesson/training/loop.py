@@ -362,11 +362,8 @@ def open_run_folder(
     }
     path = folder / "config.json"
     checkpoint = load_checkpoint(folder)
-    if checkpoint is not None and not resume:
-        raise RunFolderError(
-            f"{folder} holds a run at iteration {checkpoint['iteration']:,}; resume it (--resume) "
-            "or choose another folder"
-        )
+    if not resume:
+        refuse_run(folder, checkpoint)
     if path.exists() and checkpoint is not None:
         _refuse_other_run(folder, read_config(folder), description)
     folder.mkdir(parents=True, exist_ok=True)
@@ -374,6 +371,15 @@ def open_run_folder(
         (folder / "best.pt").unlink(missing_ok=True)  # of a run that never got to a checkpoint
     write_json(path, description)
     return checkpoint
+
+
+def refuse_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """RunFolderError if there is a checkpoint: the folder's, that is not to be resumed."""
+    if checkpoint is not None:
+        raise RunFolderError(
+            f"{folder} holds a run at iteration {checkpoint['iteration']:,}; resume it (--resume) "
+            "or choose another folder"
+        )
 
 
 def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -391,6 +397,11 @@ def _refuse_other_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) ->
     if "category_ids" in old and old.get("pictures") != new.get("pictures"):
         counts = [len(run["pictures"]) if "pictures" in run else "shapes" for run in (old, new)]
         changed.append(f"training pictures: {counts[0]} -> {counts[1]}, not the same")
+    refuse_changes(folder, changed)
+
+
+def refuse_changes(folder: Path, changed: list[str]) -> None:
+    """RunFolderError if anything is to be changed in the folder's run."""
     if changed:
         raise RunFolderError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); "
@@ -453,7 +464,7 @@ def report_non_finite(
 
 def _is_finite_alone(task: Any, model: nn.Module, image: Tensor, target: dict) -> bool:
     model.zero_grad()
-    losses = task.losses(model, [image] * 2, [target] * 2)  # BN over one value is an error
+    losses = task.losses(model, [image] * task.fewest, [target] * task.fewest)
     total = sum(losses.values())
     if not torch.isfinite(total):
         return False

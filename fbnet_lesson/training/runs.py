@@ -65,7 +65,10 @@ def load_run(folder: str | Path, /, **overrides: Any) -> tuple[nn.Module, list[s
     )
     report = load_weights(model, weights)
     if report.left_out:
-        raise ValueError(f"num_classes={model.config.num_classes} is not that of the run's weights")
+        raise ValueError(
+            f"the weights in {folder} do not fit {', '.join(report.left_out[:2])}: num_classes, "
+            "box_class_agnostic and mask_class_agnostic have to stay as in the training"
+        )
     names = config["categories"]
     if len(names) != (count := model.config.num_classes):
         raise ValueError(f"{folder} names {len(names)} classes, its model tells {count} apart")

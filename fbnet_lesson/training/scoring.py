@@ -23,6 +23,7 @@ def score(
 ) -> dict[str, Any]:
     """Compare COCO results with the ground truth of the data set; see ``evaluation.evaluate``."""
     truth = dataset.coco_ground_truth()
+    mask_truth = {**truth, "annotations": [_with_mask(a) for a in truth["annotations"]]}
     with_masks &= getattr(dataset, "has_masks", True)  # boxes alone are no truth about masks
     names = class_names(truth)
     objects = Counter(a["category_id"] for a in truth["annotations"] if not a.get("iscrowd"))
@@ -31,9 +32,14 @@ def score(
         "detections": len(found),
         "objects": {name: objects[number] for number, name in names.items()},
         "box": average_precision(truth, found, "bbox", max_dets),
-        "mask": average_precision(truth, found, "segm", max_dets) if with_masks else None,
+        "mask": average_precision(mask_truth, found, "segm", max_dets) if with_masks else None,
         "limits": _what_is_not_scored(truth, found, max_dets),
     }
+
+
+def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    """An object of which only the box is known is a place where masks are not scored: a crowd."""
+    return annotation if annotation.get("has_mask", True) else {**annotation, "iscrowd": 1}
 
 
 def class_names(truth: dict[str, Any]) -> dict[int, str]:

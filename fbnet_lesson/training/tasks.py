@@ -1,7 +1,6 @@
 """What is trained for: the loss, the score and its words, of a detector and of a classifier.
 
-The loop knows nothing of either. A task is a module-like object with the functions below; which
-one it is, the model says.
+The loop knows nothing of either. Which task it is, the model says.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ class Detection:
     """Boxes, and masks if the model has them, by COCO's average precision."""
 
     columns = ("box_AP", "box_AP50", "mask_AP", "mask_AP50")  # of metrics.csv
+    fewest = 1  # images that losses can be computed of
 
     def losses(self, model: nn.Module, images: list[Tensor], targets: list[dict]) -> dict:
         return model(images, targets)
@@ -54,6 +54,7 @@ class Classification:
     """One class of each picture, by cross-entropy; top-1 and top-5 accuracy."""
 
     columns = ("top1", "top5")
+    fewest = 2  # the last map may be one cell, and BN takes no statistics of one value
 
     def losses(self, model: nn.Module, images: list[Tensor], targets: list[dict]) -> dict:
         """Images of one size; a target's ``label`` is the class."""

@@ -87,7 +87,7 @@ def _read(arch: Arch, keys: tuple[str, ...], known: Mapping) -> dict:
         path = Path(arch)
         if not path.is_file():
             near = get_close_matches(str(arch), known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = f"; did you mean {near[0]}?" if near else "."
             raise ValueError(
                 f"arch={str(arch)!r} is neither a file nor a known architecture{meant} Known are "
                 f"{', '.join(known)}"

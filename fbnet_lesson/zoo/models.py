@@ -119,6 +119,8 @@ def create_model(
         ValueError: names an unknown model, trunk, arch, field or weights and what is there instead.
         DownloadError: where the published weights cannot be had, see ``pretrained_file``.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name is {type(name).__name__}; expected one of list_models()")
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if name in CLASSIFICATION_ARCHS:
@@ -140,10 +142,10 @@ def create_model(
     else:
         raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
     if trunk is not None and weights is not None:
-        file = pretrained_file(trunk) if _is_pretrained(weights) else _find_weights(name, weights)
+        file = pretrained_file(trunk) if _is_pretrained(weights) else find_weights(name, weights)
         _load_detector_or_trunk(model, file)
     elif weights is not None:
-        load_weights(model, _find_weights(name, weights))
+        load_weights(model, find_weights(name, weights))
     if config.freeze_stages:
         freeze_stages(model, config.freeze_stages)
     return model
@@ -164,7 +166,7 @@ def restore_model(
         ValueError: if the weights are another model's than ``name``, or leave anything random.
     """
     if name is not None:
-        source = _find_weights(name, source)
+        source = find_weights(name, source)
     weights = read_weights(source)
     noted = weights.notes.get("name")
     if name is not None and noted not in (None, name):
@@ -254,7 +256,7 @@ def _is_pretrained(weights) -> bool:
     return isinstance(weights, str) and weights == "pretrained"
 
 
-def _find_weights(name: str, weights):
+def find_weights(name: str, weights):
     """The file of shipped weights by their name; anything else as it is."""
     shipped = DETECTORS[name].weights if name in DETECTORS else {}
     if _is_pretrained(weights):

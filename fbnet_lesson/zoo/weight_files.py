@@ -67,6 +67,11 @@ def read_weights(source: str | os.PathLike | Mapping) -> Weights:
     checkpoint = source
     if isinstance(source, str | os.PathLike):
         checkpoint, notes = read_file(Path(source))
+    if not isinstance(checkpoint, Mapping):
+        found = type(checkpoint).__name__
+        raise ValueError(
+            f"weights are a {found}; expected a file, or a state dict, as of model.state_dict()"
+        )
     plain, average = _parts(checkpoint)
     notes = notes or _notes_of_checkpoint(checkpoint)
     kinds = {"name": str, "config": dict, "categories": list, "category_ids": list}
@@ -209,7 +214,7 @@ def _zip_that_is_not_weights(path: Path) -> str:
     """What a zip archive is that torch has not written as weights; empty if it has, or is cut."""
     try:
         names = zipfile.ZipFile(path).namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):  # the latter of a broken version number
         return ""
     if any(name.endswith("constants.pkl") for name in names):
         return (
