@@ -86,9 +86,11 @@ def evaluation(file: Path, out: Path, detections: int) -> str:
     """A program that evaluates the model that finds so many detections in each photograph."""
     fields = {
         "num_classes": 1,
-        "post_nms_topk": (2000, 4 * detections),
+        "post_nms_topk": (2000, 8 * detections),
         "detections_per_image": detections,
         "score_threshold": 0.0,
+        "rpn_nms_threshold": 0.95,
+        "nms_threshold": 0.95,
     }
     return (
         "import torch\nfrom fbnet_lesson.zoo.models import create_model\n"
@@ -96,9 +98,9 @@ def evaluation(file: Path, out: Path, detections: int) -> str:
         "from fbnet_lesson.training.evaluation import evaluate\n"
         f"torch.manual_seed(0); model = create_model({MODEL!r}, weights='shapes', **{fields!r})\n"
         "data = CocoDataset(file, folder, transform=eval_transform(), masks=False)\n"
-        f"found = evaluate(model, data)\n"
+        "found = evaluate(model, data)\n"
         f"assert found['detections'] == {detections} * len(data), found['detections']\n"
-        f"assert found['mask'] is not None"
+        "assert found['mask'] is not None"
     )
 
 
