@@ -348,12 +348,10 @@ def test_a_classifier_without_weights_asks_for_its_published_ones(tmp_path, monk
 
 
 def test_what_is_for_detectors_is_refused_for_a_classifier_and_the_other_way_round(run, tmp_path):
-    assert "train takes a detector, timm/fbnetc_100 is a classifier" in fails(
-        "train", "--data", "shapes", "--model", C100, "--out", tmp_path / "run"
+    assert "--cache-mb: for detectors, not for classifiers" in fails(
+        "train", "--data", "shapes", "--model", C100, "--out", tmp_path / "run", "--cache-mb", 9
     )
-    assert "eval takes a detector, timm/fbnetc_100 is a classifier" in fails(
-        "eval", "--model", C100
-    )
+    assert "--ids: for detectors, not for classifiers" in fails("eval", "--model", C100, "--ids", 1)
     picture = tmp_path / "a.png"
     assert "--out is for detectors" in fails("predict", "--model", C100, picture, "--out", tmp_path)
     assert "a detector needs --out FOLDER" in fails("predict", picture, "--run", run)

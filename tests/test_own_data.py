@@ -236,7 +236,7 @@ def test_training_on_some_classes_leaves_the_others_out_of_the_evaluation_too(sc
 
 def test_the_best_evaluation_keeps_its_weights(run, tmp_path):
     best = torch.load(run / "best.pt", weights_only=True)
-    assert best["score"]["kind"] == "mask" and best["score"]["iteration"] == best["iteration"]
+    assert best["score"]["kind"] == "mask AP" and best["score"]["iteration"] == best["iteration"]
     assert best["categories"] == list(CATEGORIES)
     said = call("eval", "--weights", run / "best.pt", "--length", 2)
     assert said.startswith("2 images")
@@ -435,7 +435,7 @@ def test_a_mask_model_on_boxes_alone_is_refused_unless_asked_for(scenes, tmp_pat
         *train, "--out", tmp_path / "b", "--boxes-as-masks"
     )
     best = torch.load(tmp_path / "b" / "best.pt", weights_only=True)
-    assert best["score"]["kind"] == "box"  # there are no masks to measure
+    assert best["score"]["kind"] == "box AP"  # there are no masks to measure
     call(*train, "--out", tmp_path / "c", "--model", "lesson/faster_rcnn_tiny")
 
 

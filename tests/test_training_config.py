@@ -9,7 +9,7 @@ from fbnet_lesson.training.config import TrainConfig, differences
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("optimizer", "adam", "'adamw' or 'sgd'"),
+        ("optimizer", "adam", "'adamw' or 'sgd' or 'rmsprop'"),
         ("lr", 0.0, "a number above 0"),
         ("lr", math.nan, "a number above 0"),
         ("lr", "fast", "a number above 0"),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from training_stand_in import Squares, StandIn, augmentation
 
-from fbnet_lesson.training import checkpoint, loop
+from fbnet_lesson.training import checkpoint, loop, tasks
 from fbnet_lesson.training.config import TrainConfig
 from fbnet_lesson.training.loop import NonFiniteError, RunFolderError, make_optimizer, train
 
@@ -211,12 +211,12 @@ def scripted(monkeypatch, *scores):
         ap = next(left)
         return {"box": {"AP": 1 - ap, "AP50": 0.5}, "mask": {"AP": ap, "AP50": 0.5}}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(tasks.evaluation, "evaluate", evaluate)
 
 
 def best_of(folder):
     score = checkpoint.best_score(folder)
-    return score and (score["iteration"], score["kind"], score["AP"])
+    return score and (score["iteration"], score["kind"], score["value"])
 
 
 def test_the_weights_of_the_highest_mask_ap_are_kept_and_said(tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_the_weights_of_the_highest_mask_ap_are_kept_and_said(tmp_path, monkeypa
     train_set, lines = Squares(20, transform=augmentation()), []
     config = changed(eval_every=2)
     train(StandIn(), train_set, Squares(4), config, tmp_path / "run", log=lines.append)
-    assert best_of(tmp_path / "run") == (4, "mask", 0.5)  # the first of two that are as good
+    assert best_of(tmp_path / "run") == (4, "mask AP", 0.5)  # the first of two that are as good
     path = tmp_path / "run" / "best.pt"
     assert lines[-1] == f"the best mask AP was 0.500, after iteration 4: its weights are in {path}"
     kept = torch.load(path, weights_only=True)
@@ -239,14 +239,14 @@ def test_an_ap_that_is_no_number_is_not_the_best_and_a_damaged_best_is_replaced(
     assert best_of(tmp_path) is None
     (tmp_path / "best.pt").write_bytes(b"half a file")
     run(tmp_path, resume=True)
-    assert best_of(tmp_path) == (8, "mask", 0.1)
+    assert best_of(tmp_path) == (8, "mask AP", 0.1)
 
 
 def test_the_best_of_a_run_that_never_got_to_a_checkpoint_is_forgotten(tmp_path, monkeypatch):
-    checkpoint.save_best(tmp_path, {"iteration": 3}, "mask", 0.9)
+    checkpoint.save_best(tmp_path, {"iteration": 3}, "mask AP", 0.9)
     scripted(monkeypatch, 0.1)
     run(tmp_path)
-    assert best_of(tmp_path) == (8, "mask", 0.1)
+    assert best_of(tmp_path) == (8, "mask AP", 0.1)
 
 
 def test_a_killed_run_ends_with_the_best_of_an_unbroken_one(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_killed_run_ends_with_the_best_of_an_unbroken_one(tmp_path, monkeypatc
     stop_after_5(tmp_path / "killed", config, monkeypatch)  # goes on from 3
     scripted(monkeypatch, 0.6, 0.3, 0.4)
     run(tmp_path / "killed", config, resume=True)
-    assert best_of(tmp_path / "killed") == best_of(tmp_path / "whole") == (4, "mask", 0.6)
+    assert best_of(tmp_path / "killed") == best_of(tmp_path / "whole") == (4, "mask AP", 0.6)
     whole, killed = (
         torch.load(tmp_path / name / "best.pt", weights_only=True)["ema"]
         for name in ("whole", "killed")

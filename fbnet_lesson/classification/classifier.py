@@ -23,6 +23,7 @@ class ClassifierConfig:
     features_only: bool = False  # no head: the maps of all stages, see Trunk
     # None is the origin's. timm runs its published fbnetc_100, and only that, with 1e-3.
     norm_eps: float | None = None
+    freeze_stages: int = 0  # the first so many stages of the trunk stay as they are in training
 
     def __post_init__(self) -> None:
         classes, eps = self.num_classes, self.norm_eps
@@ -34,6 +35,9 @@ class ClassifierConfig:
             raise impossible("features_only", self.features_only, "True or False")
         if eps is not None and not (_is_number(eps) and eps > 0):
             raise impossible("norm_eps", eps, "a positive number, or None for the origin's")
+        frozen = self.freeze_stages
+        if not _is_number(frozen) or not isinstance(frozen, int) or frozen < 0:
+            raise impossible("freeze_stages", frozen, "a whole number, 0 or more")
 
     def override(self, /, **changes) -> "ClassifierConfig":
         """A copy with some fields changed; ValueError names a field that does not exist."""

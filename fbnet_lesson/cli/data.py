@@ -113,7 +113,7 @@ def find_annotations(data: str, images: str | None) -> tuple[Path, Path]:
 
 NOTED = {
     **dict.fromkeys(("data", "images", "train_ids", "val_ids", "val_data", "val_images"), str),
-    **dict.fromkeys(("exif", "classes", "map_classes", "weights"), str),
+    **dict.fromkeys(("exif", "classes", "map_classes", "weights", "recipe"), str),
     **dict.fromkeys(("train_length", "val_length", "cache_mb"), int),
     **dict.fromkeys(("drop_defects", "boxes_as_masks"), bool),
 }  # the options of ``train`` that a run notes, and as what
@@ -317,6 +317,42 @@ def shapes_data(source: dict[str, Any], config: TrainConfig, size: int) -> tuple
         ShapesDataset(length, seed=SHAPES_SEEDS["train"], **scenes),
         ShapesDataset(source["val_length"], seed=SHAPES_SEEDS["val"], **scenes),
     )
+
+
+def parts_of(folder: str) -> tuple[Path, Path | None]:
+    """The folders of classes to train on and to evaluate on: ``train`` and ``val`` of a folder, or
+    itself and None."""
+    path = Path(folder)
+    parts = path / "train", path / "val"
+    return parts if all(part.is_dir() for part in parts) else (path, None)
+
+
+def classification_data(source: dict[str, Any], config: TrainConfig, edge: int) -> tuple[Any, Any]:
+    """The data sets of a classifier, to train on and to evaluate on; the latter may be None.
+
+    source: the values of the options ``data val_data train_length val_length``. A folder holds one
+    folder a class, or ``train`` and ``val`` with one a class. Prints what there is to train on.
+    """
+    from fbnet_lesson.data.classes import FolderClasses, ShapesClasses, middle_crop, train_crops
+
+    if source["data"] == "shapes":
+        length = source["train_length"]
+        length = config.iterations * config.batch_size if length is None else length
+        return (
+            ShapesClasses(length, SHAPES_SEEDS["train"], edge),
+            ShapesClasses(source["val_length"], SHAPES_SEEDS["val"], edge),
+        )
+    folder, val_folder = parts_of(source["data"])
+    val_folder = source["val_data"] or val_folder
+    train_set = FolderClasses(folder, train_crops(edge, config.flip, config.colour))
+    val_set = None
+    if val_folder is not None:
+        val_set = FolderClasses(val_folder, middle_crop(edge), train_set.categories)
+    for name, dataset in (("training", train_set), ("evaluation", val_set)):
+        if dataset is not None:
+            counts = ", ".join(f"{k} {n:,}" for k, n in list(dataset.class_counts().items())[:20])
+            typer.echo(f"{name} set: {len(dataset):,} pictures: {counts}")
+    return train_set, val_set
 
 
 def evaluation_data(

@@ -55,13 +55,13 @@ def is_classifier(name: str | None) -> bool:
     return name in CLASSIFICATION_ARCHS
 
 
-def refuse_classifier(command: str, name: str | None) -> None:
-    """ValueError if the model that a detector's command is given is a classifier."""
-    if is_classifier(name):
-        raise ValueError(
-            f"{command} takes a detector, {name} is a classifier; a detector stands on it with "
-            f"--set trunk={name}"
-        )
+def means_classifier(run: Path | None, model: str | None) -> bool:
+    """Whether ``--run`` or ``--model`` is a classifier's."""
+    from fbnet_lesson.training.runs import is_classifier_run
+
+    if run is not None and model:
+        raise ValueError("--run has its own model and weights; leave out --model and --weights")
+    return is_classifier(model) if run is None else is_classifier_run(run)
 
 
 def load_detector(

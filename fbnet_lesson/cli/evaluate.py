@@ -21,7 +21,8 @@ from fbnet_lesson.cli.detectors import (
     SET,
     WEIGHTS,
     load_detector,
-    refuse_classifier,
+    means_classifier,
+    parse_settings,
 )
 from fbnet_lesson.cli.errors import check_out, whole_command
 from fbnet_lesson.training.config import TrainConfig
@@ -60,7 +61,8 @@ def evaluate(
         Path | None, typer.Option(help="write eval.json and detections.json to this folder")
     ] = None,
 ) -> None:
-    """COCO average precision of a detector; under torchrun on many processes."""
+    """COCO average precision of a detector, or accuracy of a classifier; under torchrun on many
+    processes."""
     from fbnet_lesson.training import distributed
     from fbnet_lesson.training.checkpoint import write_json
     from fbnet_lesson.training.detecting import detect
@@ -75,7 +77,9 @@ def evaluate(
         if run or model or weights or set_:
             raise ValueError("--predictions has no model: leave out --run, --model and --weights")
         return evaluate_predictions(predictions, data, images, max_dets, out)
-    refuse_classifier("eval", model)
+    if means_classifier(run, model):
+        refuse_unused(of_a_set | {"images": images}, "for detectors, not for classifiers")
+        return evaluate_classifier(run, model, weights, set_ or [], data, length, device, out)
     if data == "shapes":
         refuse_unused(of_a_set | {"images": images}, "for a COCO set; --data names it")
     else:
@@ -105,6 +109,66 @@ def evaluate(
             if out is not None:
                 write_json(out / "eval.json", metrics)
                 write_json(out / "detections.json", found.results)
+    finally:
+        distributed.stop()
+
+
+def evaluate_classifier(
+    run: Path | None,
+    name: str | None,
+    weights: str | None,
+    settings: list[str],
+    data: str,
+    length: int | None,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Top-1 and top-5 accuracy on single shapes, or on a folder with one folder a class."""
+    import fbnet_lesson as fl
+    from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+    from fbnet_lesson.cli.data import SHAPES_SEEDS, parts_of
+    from fbnet_lesson.data.classes import FolderClasses, ShapesClasses, middle_crop
+    from fbnet_lesson.inference.classes import imagenet_classes
+    from fbnet_lesson.training import distributed
+    from fbnet_lesson.training.checkpoint import write_json
+    from fbnet_lesson.training.runs import load_run, run_edge
+    from fbnet_lesson.training.tasks import task_of
+
+    if out is not None:
+        check_out(out)
+    fields = parse_settings(settings)
+    chosen = distributed.start(TrainConfig(device=device).device)
+    try:
+        if run is not None:
+            if name or weights:
+                raise ValueError("--run has its own model and weights; leave them out")
+            (model, names), edge = load_run(run, **fields), run_edge(run)
+        else:
+            model = fl.create_model(name, weights=weights or "pretrained", **fields)
+            edge = CLASSIFICATION_ARCHS[name].input_size
+            count = model.config.num_classes
+            names = imagenet_classes() if count == 1000 else [f"class {k}" for k in range(count)]
+        if data == "shapes":
+            dataset = ShapesClasses(length or 200, SHAPES_SEEDS["val"], edge)
+        else:
+            refuse_unused({"length": length}, "for --data shapes alone")
+            folder, val_folder = parts_of(data)
+            known = names if run is not None else None
+            dataset = FolderClasses(val_folder or folder, middle_crop(edge), known)
+        if run is not None and dataset.categories != names:
+            raise ValueError(f"the run's classes are {', '.join(names)}, not those of {data}")
+        if len(dataset.categories) != model.config.num_classes:
+            raise ValueError(
+                f"{data} has {len(dataset.categories)} classes and the model tells "
+                f"{model.config.num_classes} apart"
+            )
+        task = task_of(model)
+        metrics = task.evaluate(model.to(chosen), dataset, 32)
+        if distributed.is_first():
+            typer.echo(task.table(metrics))
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(out / "eval.json", metrics)
     finally:
         distributed.stop()
 

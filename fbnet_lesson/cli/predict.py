@@ -15,8 +15,8 @@ from fbnet_lesson.cli.detectors import (
     RUN,
     SET,
     WEIGHTS,
-    is_classifier,
     load_detector,
+    means_classifier,
     parse_settings,
 )
 from fbnet_lesson.cli.errors import check_out, fail, whole_command
@@ -56,8 +56,8 @@ def predict(
     from fbnet_lesson.training.distributed import choose_device
     from fbnet_lesson.training.evaluation import limit_reached
 
-    if run is None and is_classifier(model):
-        return name_pictures(pictures, out, model, weights, set_ or [], device)
+    if means_classifier(run, model):
+        return name_pictures(pictures, out, run, model, weights, set_ or [], device)
     if out is None:
         raise ValueError("a detector needs --out FOLDER for its pictures and detections.json")
     check_out(out)
@@ -183,7 +183,8 @@ def as_stored(known: Known) -> list[str]:
 def name_pictures(
     pictures: list[Path],
     out: Path | None,
-    name: str,
+    run: Path | None,
+    name: str | None,
     weights: str | None,
     settings: list[str],
     device: str,
@@ -192,14 +193,22 @@ def name_pictures(
     import fbnet_lesson as fl
     from fbnet_lesson.inference.classes import classify
     from fbnet_lesson.training.distributed import choose_device
+    from fbnet_lesson.training.runs import load_run, run_edge
+    from fbnet_lesson.training.tasks import prepare_middle
 
     if out is not None:
-        raise ValueError(f"--out is for detectors; {name} is a classifier, its answer printed")
-    chosen = choose_device(TrainConfig(device=device).device)
-    model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
+        raise ValueError("--out is for detectors; the answer of a classifier is printed")
+    chosen, prepare, names = choose_device(TrainConfig(device=device).device), None, None
+    if run is None:
+        model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
+    elif name or weights:
+        raise ValueError("--run has its own model and weights; leave out --model and --weights")
+    else:
+        model, names = load_run(run, **parse_settings(settings))
+        prepare = prepare_middle(run_edge(run))
     if model.head is None:
         raise ValueError("features_only=True leaves no classes to predict")
     top = min(5, model.config.num_classes)
-    answers = classify(model.to(chosen), pictures, top)
+    answers = classify(model.to(chosen), pictures, top, prepare, names)
     for picture, classes in zip(pictures, answers, strict=True):
         typer.echo(f"{picture}: {', '.join(f'{c} {p:.2f}' for c, p in classes)}")

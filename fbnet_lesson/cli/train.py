@@ -16,8 +16,8 @@ from fbnet_lesson.cli.detectors import (
     DEFAULT_MODEL,
     EXIF,
     MAP_CLASSES,
+    is_classifier,
     parse_settings,
-    refuse_classifier,
 )
 from fbnet_lesson.cli.errors import check_out, fail, whole_command
 from fbnet_lesson.training.config import TrainConfig, differences
@@ -28,6 +28,7 @@ FOR_COCO = (
     "map_classes", "cache_mb", "boxes_as_masks",
 )  # fmt: skip
 FOR_SHAPES = ("train_length", "val_length")
+FOR_DETECTORS = tuple(name for name in FOR_COCO if name != "val_data")
 
 
 def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,14 +72,20 @@ def _help(field: dataclasses.Field) -> str:
 def train(
     out: Annotated[Path, typer.Option(help="run folder: config, metrics, checkpoints, weights")],
     data: Annotated[
-        str | None, typer.Option(help="shapes, a COCO annotation file, or a folder with one")
+        str | None,
+        typer.Option(
+            help="shapes, a COCO annotation file, or a folder with one; of a classifier, shapes or "
+            "a folder with one folder a class"
+        ),
     ] = None,
     images: Annotated[str | None, typer.Option(help="folder of the pictures of --data")] = None,
     train_ids: Annotated[
         str | None, typer.Option(help="train on these image ids only, such as 0-13,20")
     ] = None,
     val_ids: Annotated[str | None, typer.Option(help="evaluate on these image ids")] = None,
-    val_data: Annotated[str | None, typer.Option(help="evaluate on another COCO set")] = None,
+    val_data: Annotated[
+        str | None, typer.Option(help="evaluate on another COCO set, or folder of classes")
+    ] = None,
     val_images: Annotated[
         str | None, typer.Option(help="folder of the pictures of --val-data")
     ] = None,
@@ -108,13 +115,21 @@ def train(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="start from these: shapes, a file, or pretrained, with --set trunk=NAME"),
+        typer.Option(
+            help="start from these: shapes, a file, or pretrained, a classifier's own, or with "
+            "--set trunk=NAME"
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="of a classifier: a published recipe, sgd or rmsprop, scaled to the run"),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="a field of DetectorConfig, such as norm=GN, or trunk=CLASSIFIER; may be repeated",
+            help="a field of DetectorConfig, such as norm=GN, or trunk=CLASSIFIER, or of "
+            "ClassifierConfig; may be repeated",
         ),
     ] = None,
     resume: Annotated[
@@ -123,9 +138,10 @@ def train(
     *,
     train_options: dict[str, Any],
 ) -> None:
-    """Train a detector; under torchrun on many processes.
+    """Train a detector, or a classifier; under torchrun on many processes.
 
-    With shapes, training and evaluation scenes are rendered; otherwise any COCO-format data set.
+    With shapes, training and evaluation scenes are rendered; otherwise any COCO-format data set,
+    or for a classifier any folder with one folder of pictures a class.
     """
     given = {
         "data": data, "images": images, "train_ids": train_ids, "val_ids": val_ids,
@@ -134,7 +150,7 @@ def train(
     }  # fmt: skip
     given |= {
         "exif": exif, "classes": classes, "map_classes": map_classes, "cache_mb": cache_mb,
-        "boxes_as_masks": boxes_as_masks,
+        "boxes_as_masks": boxes_as_masks, "recipe": recipe,
     }  # fmt: skip
     from fbnet_lesson.training import distributed
 
@@ -174,7 +190,6 @@ def plan_training(
     Raises:
         ValueError: for impossible or missing values.
     """
-    refuse_classifier("train", model)
     source = {"drop_defects": False, "val_length": 200}
     noted: dict[str, Any] = {}
     if resume and (out / "config.json").exists():
@@ -190,6 +205,13 @@ def plan_training(
     source = {key: source.get(key) if value is None else value for key, value in given.items()}
     if source["data"] is None:
         raise ValueError("--data is missing: shapes, a COCO annotation file, or a folder with one")
+    name = model or noted.get("model_name", DEFAULT_MODEL)
+    if is_classifier(name):
+        refuse_for_classifier(given, train_options)
+        if given["recipe"] is not None:
+            train_options = published(given["recipe"], noted.get("train", {}) | train_options)
+    elif given["recipe"] is not None:
+        raise ValueError(f"--recipe {given['recipe']} is a classifier's; {name} is a detector")
     if source["data"] == "shapes":
         refuse_unused({name: given[name] for name in FOR_COCO}, "for a COCO set, not for shapes")
         refuse_unused(
@@ -203,7 +225,7 @@ def plan_training(
     except ValueError as error:
         raise ValueError(f"{out / 'config.json'} is damaged: {error}") from error
     plan = Plan(
-        model or noted.get("model_name", DEFAULT_MODEL),
+        name,
         {**noted.get("model_config", {}), **parse_settings(settings)},
         source,
         TrainConfig.from_dict({**config.to_dict(), **train_options}),
@@ -235,6 +257,49 @@ def begun(out: Path) -> bool:
     return any((out / name).exists() for name in ("last.pt", "previous.pt"))
 
 
+def refuse_for_classifier(given: dict[str, Any], train_options: dict[str, Any]) -> None:
+    """ValueError for an option that is for detectors."""
+    unused = {name: given[name] for name in FOR_DETECTORS}
+    unused |= {name: True for name in ("scale_range", "min_visible") if name in train_options}
+    refuse_unused(unused, "for detectors, not for classifiers")
+
+
+def published(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of training with those of a published recipe, where they say nothing."""
+    from fbnet_lesson.training.recipes import recipe_fields
+
+    own = TrainConfig.from_dict(options)
+    return {**recipe_fields(recipe, own.batch_size, own.iterations), **options}
+
+
+def train_classifier(out: Path, plan: Plan, resume: bool) -> None:
+    """Build data and classifier, train, print the result."""
+    import torch
+
+    import fbnet_lesson as fl
+    from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+    from fbnet_lesson.cli.data import classification_data
+    from fbnet_lesson.training.loop import train
+    from fbnet_lesson.training.tasks import task_of
+
+    edge = plan.config.image_size or CLASSIFICATION_ARCHS[plan.model].input_size
+    train_set, val_set = classification_data(plan.source, plan.config, edge)
+    fields = {"num_classes": len(train_set.categories), **plan.model_fields}
+    torch.manual_seed(plan.config.seed)
+    model = fl.create_model(plan.model, weights=weights_to_start_from(out, plan), **fields)
+    if model.head is None:
+        raise ValueError("features_only=True leaves nothing to train a classifier with")
+    result = train(model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source)
+    if result["metrics"] is not None:
+        typer.echo(task_of(model).table(result["metrics"]))
+    typer.echo(f"weights: {out / 'model.safetensors'}")
+
+
+def weights_to_start_from(out: Path, plan: Plan) -> str | None:
+    """What ``--weights`` says; None for a run that has begun, which has a checkpoint."""
+    return None if begun(out) else plan.source["weights"]
+
+
 def run_training(out: Path, plan: Plan, resume: bool) -> None:
     """Build data and model, train, print the result."""
     import torch
@@ -243,12 +308,14 @@ def run_training(out: Path, plan: Plan, resume: bool) -> None:
     from fbnet_lesson.training.evaluation import table
     from fbnet_lesson.training.loop import train
 
+    if is_classifier(plan.model):
+        return train_classifier(out, plan, resume)
+
     size = plan.config.image_size or model_size(plan.model, plan.model_fields)
     train_set, val_set = training_data(plan.source, plan.config, size)
     fields = {"num_classes": len(train_set.categories), **plan.model_fields}
     torch.manual_seed(plan.config.seed)
-    weights = None if begun(out) else plan.source["weights"]  # of a begun run: its checkpoint's
-    model = fl.create_model(plan.model, weights=weights, **fields)
+    model = fl.create_model(plan.model, weights=weights_to_start_from(out, plan), **fields)
     if model.has_masks and not getattr(train_set, "has_masks", True):
         if not plan.source["boxes_as_masks"]:
             raise ValueError(

@@ -68,24 +68,24 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def save_best(folder: Path, state: dict[str, Any], kind: str, ap: float) -> None:
-    """Make ``state`` the folder's ``best.pt``, unless that has as high an AP.
+def save_best(folder: Path, state: dict[str, Any], kind: str, value: float) -> None:
+    """Make ``state`` the folder's ``best.pt``, unless that has as high a score.
 
-    kind: "mask" or "box", of which the AP is. If it is no number, nothing is kept.
+    kind: what the score is, such as "mask AP". If it is no number, nothing is kept.
     """
     best = best_score(folder)
-    if ap > (best["AP"] if best else -1.0):
-        score = {"iteration": state["iteration"], "kind": kind, "AP": ap}
+    if value > (best["value"] if best else -1.0):
+        score = {"iteration": state["iteration"], "kind": kind, "value": value}
         with atomic_file(folder / "best.pt") as file:
             torch.save({**state, "score": score}, file)
 
 
 def best_score(folder: Path) -> dict[str, Any] | None:
-    """``iteration``, ``kind`` and ``AP`` of the folder's ``best.pt``; None without a sound one."""
+    """``iteration``, ``kind``, ``value`` of the folder's ``best.pt``; None without a sound one."""
     with contextlib.suppress(Exception):  # torch raises many kinds for broken files
         best = torch.load(folder / "best.pt", map_location="cpu", weights_only=True, mmap=True)
         score = best["score"]
-        return score if isinstance(score["iteration"], int) and score["AP"] >= 0 else None
+        return score if isinstance(score["iteration"], int) and score["value"] >= 0 else None
     return None
 
 

@@ -70,8 +70,8 @@ class TrainConfig:
     # iterations.
     optimizer: str = setting(
         "adamw",  # needs the least tuning in runs of minutes; the original's sgd took 540k steps
-        _one_of("adamw", "sgd"),
-        "adamw or sgd (with momentum)",
+        _one_of("adamw", "sgd", "rmsprop"),
+        "adamw, or with momentum sgd or rmsprop",
     )
     lr: float = setting(
         2e-3,  # right for adamw at batch 8 from scratch; sgd wants about 0.02
@@ -81,7 +81,7 @@ class TrainConfig:
     momentum: float = setting(
         0.9,  # that of the original and of nearly all detectors
         _number(0, 1),
-        "momentum of sgd; adamw has its own",
+        "momentum of sgd and rmsprop; adamw has its own",
     )
     weight_decay: float = setting(
         0.05,  # the original's 1e-4 is for sgd; adamw's is multiplied by the learning rate
@@ -103,10 +103,20 @@ class TrainConfig:
         _optional(_integer(0)),
         "iterations over which the learning rate rises; by default a tenth, at most 1000",
     )
+    schedule: str = setting(
+        "cosine",  # nothing to choose but the length
+        _one_of("cosine", "step"),
+        "after the warm-up: half a cosine, or a staircase of equal factors",
+    )
     final_lr: float = setting(
         0.01,  # not 0, or the last steps would change nothing
         _number(0, 1),
-        "learning rate at the end of the cosine, as a part of lr",
+        "learning rate at the end of the schedule, as a part of lr",
+    )
+    stairs: int = setting(
+        10,
+        _integer(1),
+        "with schedule step: how often the learning rate falls",
     )
     ema_decay: float = setting(
         0.998,  # averages about the last 500 steps; for 540k steps the original took 0.9998
@@ -197,6 +207,11 @@ class TrainConfig:
             if not field.metadata["check"](value):
                 allowed = field.metadata["allowed"]
                 raise ValueError(f"{field.name}={value!r} is not possible; allowed is {allowed}")
+        if self.schedule == "step" and self.final_lr == 0:
+            raise ValueError(
+                "final_lr=0.0 is not possible with schedule='step', whose factors are equal; "
+                "allowed is a number above 0"
+            )
         if self.warmup_iterations > self.iterations:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the run; allowed is at most "
@@ -225,16 +240,20 @@ class TrainConfig:
         return min(1000, self.iterations // 10) if self.warmup is None else self.warmup
 
     def learning_rate_factor(self, iteration: int) -> float:
-        """What multiplies ``lr`` at this iteration (from 0): a line up, then half a cosine down.
+        """What multiplies ``lr`` at this iteration (from 0): a line up, then the schedule down.
 
-        warm-up  (t + 1) / warmup                                   for t < warmup
-        cosine   end + (1 − end)·(1 + cos(π·(t − warmup) / (iterations − warmup))) / 2   after
+        warm-up  (t + 1) / warmup                       for t < warmup; after that, with
+                 s = (t − warmup) / (iterations − warmup)
+        cosine   end + (1 − end)·(1 + cos(π·s)) / 2
+        step     end^(⌊s·stairs⌋ / stairs)
         """
         warmup = self.warmup_iterations
         if iteration < warmup:
             return (iteration + 1) / warmup
-        passed = (iteration - warmup) / max(1, self.iterations - warmup)
-        cosine = (1 + math.cos(math.pi * min(1.0, passed))) / 2
+        passed = min(1.0, (iteration - warmup) / max(1, self.iterations - warmup))
+        if self.schedule == "step":
+            return self.final_lr ** (math.floor(passed * self.stairs) / self.stairs)
+        cosine = (1 + math.cos(math.pi * passed)) / 2
         return self.final_lr + (1 - self.final_lr) * cosine
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,10 @@ from fbnet_lesson.training.checkpoint import (
 )
 from fbnet_lesson.training.config import TrainConfig, differences
 from fbnet_lesson.training.ema import EMA
-from fbnet_lesson.training.evaluation import evaluate, headline
 from fbnet_lesson.training.limits import limits_in_the_way
 from fbnet_lesson.training.runs import read_config
 from fbnet_lesson.training.sampling import BatchSampler, mix, to_device, training_loader
+from fbnet_lesson.training.tasks import task_of
 from fbnet_lesson.zoo.checkpoints import model_fields, save_weights
 
 
@@ -72,8 +72,8 @@ def train(
     notes: dict[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train a detector; at the end ``model`` holds the (averaged) weights of ``model.safetensors``
-    and is in eval mode.
+    """Train a detector or a classifier; at the end ``model`` holds the (averaged) weights of
+    ``model.safetensors`` and is in eval mode.
 
     The data sets give ``(image, target)`` as in ``fbnet_lesson.data``. With ``resume`` a run that
     was stopped goes on where its last checkpoint is; one that has none starts. ``notes`` are kept
@@ -111,19 +111,20 @@ def train(
     for line in limits_in_the_way(model, train_dataset, val_dataset):
         say(line)
     keep_freed_memory()
-    with numerics(config), Records(folder, state.iteration, config.iterations) as records:
+    records = Records(folder, state.task.columns, state.iteration, config.iterations)
+    with numerics(config), records:
         metrics = _run(state, loader, val_dataset, folder, device, records, say)
         state.averaged_into_model()
         model.eval()
         if val_dataset is not None and metrics is None:  # killed after the last checkpoint
-            metrics = evaluate(model, val_dataset, batch_size=config.batch_size)
+            metrics = state.task.evaluate(model, val_dataset, config.batch_size)
             keep_best(folder, state, metrics)
     if distributed.is_first():
         write_results(folder, state, metrics)
         best = best_score(folder)
         if best is not None and best["iteration"] != state.iteration:
             say(
-                f"the best {best['kind']} AP was {best['AP']:.3f}, after iteration "
+                f"the best {best['kind']} was {best['value']:.3f}, after iteration "
                 f"{best['iteration']:,}: its weights are in {folder / 'best.pt'}"
             )
     return {"iteration": state.iteration, "losses": state.losses, "metrics": metrics}
@@ -134,6 +135,7 @@ class TrainingState:
 
     def __init__(self, model: nn.Module, config: TrainConfig, classes: dict[str, Any]):
         self.model, self.config, self.classes = model, config, classes
+        self.task = task_of(model)
         self.ema = EMA(model, config.ema_decay) if config.ema_decay else None
         self.optimizer = make_optimizer(model, config)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -196,7 +198,9 @@ def restore(state: TrainingState, checkpoint: dict[str, Any], folder: Path) -> i
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over what is trainable; no weight decay for norms.
+    """AdamW, SGD or RMSProp over what is trainable; no weight decay for norms.
+
+    RMSProp is as in TensorFlow, whose recipes it comes from, but for where eps is added.
 
     A norm is known by its one-dimensional weight: decay would pull its scale towards 0 and so
     change what the layer outputs, where a convolution before a norm only changes its scale.
@@ -216,6 +220,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         raise ValueError("the model has no trainable parameter: everything is frozen")
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    if config.optimizer == "rmsprop":
+        constants = {"alpha": 0.9, "eps": 1e-3, "momentum": config.momentum}
+        return torch.optim.RMSprop(groups, lr=config.lr, **constants)
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over each tensor
 
 
@@ -236,7 +243,7 @@ def train_step(
     torch.manual_seed(mix(config.seed, "model", state.iteration, distributed.rank()))
     amp = config.amp if config.amp is not None else device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        losses = model(images, targets)
+        losses = state.task.losses(model, images, targets)
     values = [loss.detach().float() for loss in losses.values()]
     values.append(torch.tensor(float(out_of_time), device=device))
     *means, stop = distributed.mean_over_workers(torch.stack(values)).tolist()
@@ -286,10 +293,11 @@ def _run(state, loader, val_dataset, folder, device, records, say) -> dict[str, 
         if val_dataset is not None and (last or _due(state.iteration, config.eval_every)):
             model = state.averaged()
             distributed.copy_from_first(model)  # BN without sync has statistics for each process
-            metrics = evaluate(model, val_dataset, batch_size=config.batch_size)
+            metrics = state.task.evaluate(model, val_dataset, config.batch_size)
             keep_best(folder, state, metrics)
-            say(f"iteration {state.iteration:,}: loss {row['loss']:.4f}, {headline(metrics)}")
-        records.write(row, metrics)
+            words = state.task.headline(metrics)
+            say(f"iteration {state.iteration:,}: loss {row['loss']:.4f}, {words}")
+        records.write(row, state.task.values(metrics) if metrics else {})
         if last or _due(state.iteration, config.checkpoint_every):
             records.to_disk()  # first the rows, then the checkpoint that says they are there
             if distributed.is_first():
@@ -402,11 +410,9 @@ def refuse_changes(folder: Path, changed: list[str]) -> None:
 
 
 def keep_best(folder: Path, state: TrainingState, metrics: dict[str, Any]) -> None:
-    """Keep the state as ``best.pt`` if no evaluation before had as high an AP: of masks, where
-    there are some to find, else of boxes."""
+    """Keep the state as ``best.pt`` if no evaluation before had as high a score."""
     if distributed.is_first():
-        kind = "mask" if metrics.get("mask") else "box"
-        save_best(folder, state.state_dict(), kind, metrics[kind]["AP"])
+        save_best(folder, state.state_dict(), *state.task.best(metrics))
 
 
 def write_results(folder: Path, state: TrainingState, metrics: Any) -> None:
@@ -434,7 +440,7 @@ def report_non_finite(
     guilty = [
         image_id
         for image_id, image, target in zip(image_ids, images, targets, strict=True)
-        if not _is_finite_alone(probe, image, target)
+        if not _is_finite_alone(state.task, probe, image, target)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     batch = {"images": images, "targets": targets, "image_ids": image_ids, "losses": losses}
@@ -456,9 +462,9 @@ def report_non_finite(
     return NonFiniteError(message, iteration, losses, guilty or image_ids)
 
 
-def _is_finite_alone(model: nn.Module, image: Tensor, target: dict) -> bool:
+def _is_finite_alone(task: Any, model: nn.Module, image: Tensor, target: dict) -> bool:
     model.zero_grad()
-    losses = model([image], [target])
+    losses = task.losses(model, [image] * task.fewest, [target] * task.fewest)
     total = sum(losses.values())
     if not torch.isfinite(total):
         return False
@@ -489,9 +495,8 @@ def _check_classes(model: nn.Module, dataset: Any) -> None:
 class Records:
     """Progress bar, ``metrics.csv`` and TensorBoard of the first process; nothing on the others."""
 
-    METRICS = ("box_AP", "box_AP50", "mask_AP", "mask_AP50")
-
-    def __init__(self, folder: Path, iteration: int, iterations: int):
+    def __init__(self, folder: Path, columns: Sequence[str], iteration: int, iterations: int):
+        self.columns = columns
         self.active = distributed.is_first()
         if not self.active:
             return
@@ -509,13 +514,10 @@ class Records:
             self.board.close()
             self.bar.close()
 
-    def write(self, row: dict[str, Any], metrics: dict[str, Any] | None) -> None:
+    def write(self, row: dict[str, Any], scores: dict[str, float]) -> None:
         if not self.active:
             return
-        scores = dict.fromkeys(self.METRICS, "")
-        for name in self.METRICS if metrics else ():
-            kind, _, metric = name.partition("_")
-            scores[name] = metrics[kind][metric] if metrics.get(kind) else ""
+        scores = dict.fromkeys(self.columns, "") | scores
         self.csv.write({**row, **scores})
         for name, value in {**row, **scores}.items():
             if name != "iteration" and value != "":

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
 from fbnet_lesson.training.checkpoint import load_checkpoint
 from fbnet_lesson.zoo import create_model, load_weights
 
@@ -72,6 +73,23 @@ def load_run(folder: str | Path, /, **overrides: Any) -> tuple[nn.Module, list[s
     if len(names) != (count := model.config.num_classes):
         raise ValueError(f"{folder} names {len(names)} classes, its model tells {count} apart")
     return model.eval(), names
+
+
+def is_classifier_run(folder: str | Path) -> bool:
+    """Whether a run folder is of a classifier.
+
+    Raises:
+        ValueError: if the folder holds no run.
+    """
+    return read_config(folder)["model_name"] in CLASSIFICATION_ARCHS
+
+
+def run_edge(folder: str | Path) -> int:
+    """The edge in pixels of the pictures that a classifier's run was trained on."""
+    config = read_config(folder)
+    return config["train"].get("image_size") or (
+        CLASSIFICATION_ARCHS[config["model_name"]].input_size
+    )
 
 
 def run_classes(folder: str | Path) -> list[int]:

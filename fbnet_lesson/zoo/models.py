@@ -146,7 +146,7 @@ def create_model(
         _load_detector_or_trunk(model, file)
     elif weights is not None:
         load_weights(model, find_weights(name, weights))
-    if isinstance(model, Detector) and config.freeze_stages:
+    if config.freeze_stages:
         freeze_stages(model, config.freeze_stages)
     return model
 
@@ -174,8 +174,7 @@ def restore_model(
     if name is None and noted is None:
         raise ValueError(f"{source} does not say of which model it is: name the model")
     fields = dict(weights.notes.get("config", {}))
-    if (name or noted) in DETECTORS:
-        fields["freeze_stages"] = 0  # nothing is trained here
+    fields["freeze_stages"] = 0  # nothing is trained here
     if not weights.notes.get("config") and (classes := _count_classes(name, weights.state)):
         fields["num_classes"] = classes
     model = create_model(name or noted, **{**fields, **overrides})
