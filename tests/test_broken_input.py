@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import fbnet_lesson as fl
 from fbnet_lesson import cli
 from fbnet_lesson.data import write_coco
+from fbnet_lesson.data.outlines import box_rle
 
 FEW = ["--iterations", "2", "--batch-size", "2", "--threads", "1"]
 SMALL = ["--set", "min_size=64", "--set", "post_nms_topk=(20, 5)"]
@@ -501,6 +502,8 @@ RESULTS = {  # what stands in the file of results: what is said
         [other(GOOD, segmentation={"size": [4, 4], "counts": "`0"})],
         "has a mask of [4, 4]; its image 1 is of [48, 64] (height, width)",
     ),
+    "other image": ([other(GOOD, image_id=7)], "detection 0: image_id 7; the annotations are"),
+    "other category": ([other(GOOD, category_id=7)], "detection 0: category_id 7; the annotations"),
 }  # fmt: skip
 TRUTHS = {
     "a list": ([], "has no list 'images': it is no COCO annotation file"),
@@ -518,6 +521,17 @@ TRUTHS = {
         one("annotations", segmentation={"size": [2, 2], "counts": [4]}), "size [2, 2]; expected [4"
     ),
     "category without name": (one("categories", name=...), "categories[0] has no name; it has id"),
+    "category of a list": (one("categories", name=["fig"]), "categories[0]: name ['fig']; data ch"),
+    "two images of one id": (
+        TRUTH | {"images": 2 * TRUTH["images"]}, "2 of its images have the id 1; data check --fix"
+    ),
+    "two categories of one id": (
+        TRUTH | {"categories": 2 * TRUTH["categories"]}, "2 of its categories have the id 1; data"
+    ),
+    "image of no pixels": (one("images", width=0), "images[0] is of 0 x 48 pixels; data check"),
+    "annotation of another image": (one("annotations", image_id=7), "image_id 7; the file has"),
+    "annotation of another class": (one("annotations", category_id=7), "category_id 7; the file"),
+    "crowd of text": (one("annotations", iscrowd="1"), "iscrowd '1'; expected 0 or 1"),
 }  # fmt: skip
 
 
@@ -550,6 +564,27 @@ def test_the_sound_pair_is_scored(tmp_path):
     result = call("eval", *files)
     assert result.exit_code == 0 and "fig: box AP 1.000, 1 objects" in result.output
     refused("--ids: --predictions are scored as they are", "eval", *files, "--ids", "1")
+
+
+@pytest.mark.parametrize("nothing", [[], [[]], {}, None, ...], ids=str)
+def test_where_some_have_an_outline_the_mask_of_a_box_alone_is_neither_right_nor_wrong(
+    tmp_path, nothing
+):
+    outlined = TRUTH["annotations"][0] | {"segmentation": [[1, 2, 11, 2, 11, 12, 1, 12]]}
+    outlined["bbox"] = [1, 2, 10, 10]
+    bare = other(outlined, id=2, bbox=[30, 2, 10, 10], segmentation=nothing)
+    found = [  # of the box alone the mask that is found fills a quarter
+        GOOD | {"bbox": box, "score": score, "segmentation": box_rle(mask, (48, 64))}
+        for score, box, mask in (
+            (0.9, [30, 2, 10, 10], [30, 2, 5, 5]), (0.8, [1, 2, 10, 10], [1, 2, 10, 10])
+        )
+    ]  # fmt: skip
+    write(tmp_path / "truth.json", TRUTH | {"annotations": [outlined, bare]})
+    write(tmp_path / "found.json", found)
+    files = ["--predictions", tmp_path / "found.json", "--data", tmp_path / "truth.json"]
+    assert call("eval", *files, "--out", tmp_path).exit_code == 0
+    metrics = json.loads((tmp_path / "eval.json").read_text())
+    assert [metrics[kind]["AP"] for kind in ("box", "mask")] == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize(

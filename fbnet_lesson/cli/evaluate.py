@@ -179,7 +179,7 @@ def evaluate_predictions(
     """Score anybody's COCO results; of the data set only the annotation file is needed."""
     from fbnet_lesson.training.checkpoint import write_json
     from fbnet_lesson.training.results import (
-        check_sizes,
+        check_match,
         read_results,
         read_truth,
         score_results,
@@ -190,7 +190,7 @@ def evaluate_predictions(
     if out is not None:
         check_out(out)
     truth, found = read_truth(data), read_results(predictions)
-    check_sizes(found, truth)
+    check_match(found, truth)
     metrics = score_results(truth, found, max_dets)
     say(truth, found, metrics)
     if out is not None:

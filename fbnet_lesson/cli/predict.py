@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fbnet_lesson.cli.data import find_annotations, noted_options
 from fbnet_lesson.cli.detectors import (
+    EXIF,
     MODEL,
     RUN,
     SET,
@@ -42,6 +44,7 @@ def predict(
         str | None, typer.Option(help="COCO file that has the pictures: take its ids")
     ] = None,
     images: Annotated[str | None, typer.Option(help="folder of the pictures of --data")] = None,
+    exif: EXIF = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Find objects in pictures: annotated pictures and COCO results; a classifier names them.
@@ -61,7 +64,7 @@ def predict(
     chosen = choose_device(TrainConfig(device=device).device)
     detector, names, ids = load_detector(run, model, weights, set_ or [])
     files = pictures_in(pictures)
-    image_ids, ids, lines = identify(files, run, data, images, names, ids)
+    known, ids, lines = identify(files, run, data, images, exif, names, ids)
     if len(problems := list(filter(None, (problem_of(check_image, f) for f in files)))) == len(
         files
     ):
@@ -71,7 +74,7 @@ def predict(
     failed, limits = [], Counter()
     for done in predict_files(
         detector.to(chosen), files, out, names, score,
-        category_ids=ids, image_ids=image_ids, tiles=tiles,
+        category_ids=ids, image_ids=known.image_ids, exif=known.exif, tiles=tiles,
     ):  # fmt: skip
         if done.error:
             failed.append(done.error)
@@ -97,50 +100,84 @@ def problem_of(check: Callable[[Path], None], path: Path) -> str:
     return ""
 
 
+@dataclass
+class Known:
+    """What annotation files say of pictures: the image id, and which of their pixels are meant,
+    ``"apply"`` for the upright ones or ``"ignore"`` for those stored."""
+
+    image_ids: dict[Path, int] = field(default_factory=dict)
+    exif: dict[Path, str] = field(default_factory=dict)
+
+
 def identify(
     files: list[Path],
     run: Path | None,
     data: str | None,
     images: str | None,
+    exif: str | None,
     names: list[str],
     ids: list[int],
-) -> tuple[dict[Path, int], list[int], list[str]]:
-    """The image ids of the pictures, the category ids of the classes, and what is to be said.
+) -> tuple[Known, list[int], list[str]]:
+    """What is known of the pictures, the category ids of the classes, and what is to be said.
 
     By the set of ``--data``; without it, by the set that the run was trained on, where its
-    annotation file is still there.
+    annotation file is still there. ``exif``: where a picture's size does not tell which of its
+    pixels the annotations are in; by default as the run did, else ``"apply"``.
     """
-    from fbnet_lesson.inference.identity import ids_of_classes, ids_of_pictures, read_annotations
+    from fbnet_lesson.inference.identity import (
+        ids_of_classes,
+        ids_of_pictures,
+        pixels_of_pictures,
+        read_annotations,
+    )
+
+    if data is None and images is not None:
+        raise ValueError("--images needs --data: the annotation file that has the pictures")
+    if exif not in (None, "ignore", "apply"):
+        raise ValueError(f"--exif {exif}: allowed is ignore or apply")
+    notes = noted_options(run) if run is not None else {}
+    exif = exif or notes.get("exif") or "apply"
+
+    def known_of(content: dict[str, Any], folder: Path) -> Known:
+        found = ids_of_pictures(files, content["images"], folder)
+        return Known(found, pixels_of_pictures(found, content["sizes"], exif))
 
     if data is None:
-        if images is not None:
-            raise ValueError("--images needs --data: the annotation file that has the pictures")
-        found: dict[Path, int] = {}
-        notes = noted_options(run) if run is not None else {}
-        lines = []
+        known, lines = Known(), []
         for prefix in ("val_", ""):
             source = notes.get(f"{prefix}data")
             if source in (None, "shapes") or not Path(source).exists():
                 continue
             try:
                 annotations, folder = find_annotations(source, notes.get(f"{prefix}images"))
-                found |= ids_of_pictures(files, read_annotations(annotations)["images"], folder)
+                part = known_of(read_annotations(annotations), folder)
             except ValueError as error:  # nobody has asked for it
                 lines.append(f"no image ids are taken from the run's set {source}: {error}")
-        if found:
-            counts = f"{len(found)} of {len(files)}"
+                continue
+            known.image_ids |= part.image_ids
+            known.exif |= part.exif
+        if known.image_ids:
+            counts = f"{len(known.image_ids)} of {len(files)}"
             lines.append(f"{counts} pictures are of the sets of the run: their ids are taken")
-        return found, ids, lines
+        return known, ids, lines + as_stored(known)
     annotations, folder = find_annotations(data, images)
-    known = read_annotations(annotations)
-    found = ids_of_pictures(files, known["images"], folder)
-    category_ids, missing = ids_of_classes(names, ids, known["categories"])
-    lines = [f"{len(found)} of {len(files)} pictures are in {annotations}: its image ids are taken"]
+    content = read_annotations(annotations)
+    known = known_of(content, folder)
+    category_ids, missing = ids_of_classes(names, ids, content["categories"])
+    counts = f"{len(known.image_ids)} of {len(files)}"
+    lines = [f"{counts} pictures are in {annotations}: its image ids are taken"]
     if missing:
         lines.append(f"{annotations} has no category {', '.join(missing)}: those keep their ids")
     if category_ids != ids:
         lines.append(f"category ids are those of {annotations}, mapped by name")
-    return found, category_ids, lines
+    return known, category_ids, lines + as_stored(known)
+
+
+def as_stored(known: Known) -> list[str]:
+    """A sentence if pictures are looked at as nobody sees them."""
+    count = sum(how == "ignore" for how in known.exif.values())
+    what = "are annotated in the pixels as stored, and looked at so: their EXIF turn is ignored"
+    return [f"{count} pictures {what}"] if count else []
 
 
 def name_pictures(

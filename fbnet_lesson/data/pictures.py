@@ -146,6 +146,8 @@ def _rgb(image, _):
     if image.mode.startswith("I") or image.mode == "F":
         grey, values = to_8_bits(np.asarray(image))
         return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)), values
+    if image.mode == "P":  # with a transparency for each colour, of which Pillow would warn
+        image = image.convert("RGBA")
     return image.convert("RGB"), None
 
 

@@ -90,6 +90,7 @@ def predict_files(
     *,
     category_ids: Sequence[int] | None = None,
     image_ids: Mapping[Path, int] | None = None,
+    exif: Mapping[Path, str] | None = None,
     tiles: int | None = None,
 ) -> Iterator[Predicted]:
     """Find objects in pictures; write each, annotated, and all results to the folder ``out``.
@@ -101,6 +102,7 @@ def predict_files(
     Args:
         category_ids: of the classes ``names``; by default 1, 2, …
         image_ids: of pictures by their path; others are counted on from the largest, or from 1.
+        exif: "ignore" for those by their path that are looked at, and drawn, as they are stored.
         tiles: look at tiles of so many pixels, too.
     """
     out = Path(out)
@@ -113,7 +115,7 @@ def predict_files(
             if path not in known:
                 known[path], following = following, following + 1
             try:
-                image = read_image(path)
+                image = read_image(path, (exif or {}).get(path, "apply"))
             except (ValueError, OSError) as error:
                 yield Predicted(path, error=str(error))
                 continue

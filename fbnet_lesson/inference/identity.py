@@ -1,15 +1,19 @@
-"""Which image of an annotation file a picture is, and the ids of its categories."""
+"""Which image of an annotation file a picture is, how it is read, and the ids of categories."""
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fbnet_lesson.data.pictures import read_header, turned
+
 
 def read_annotations(path: str | Path) -> dict[str, Any]:
-    """The images and categories of a COCO file.
+    """The ``images`` and ``categories`` of a COCO file, {name: id}, and the ``sizes`` that it tells
+    of its images: {id: (height, width)}.
 
     Raises:
         ValueError: if it is none.
@@ -27,6 +31,7 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
             found[key] = {str(record[name]): int(record["id"]) for record in records}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: one of its {key} has no {name}, or no whole id") from error
+    found["sizes"] = {int(i["id"]): (i.get("height"), i.get("width")) for i in content["images"]}
     return found
 
 
@@ -35,12 +40,32 @@ def ids_of_pictures(
 ) -> dict[Path, int]:
     """The image ids of those pictures that the annotation file has: by their place in ``folder``,
     else by a file name that stands there once."""
-    names = {name: re.sub(r"\\", "/", name) for name in images}
-    by_place = {(Path(folder) / name).resolve(): images[old] for old, name in names.items()}
-    often = Counter(Path(name).name for name in names.values())
-    by_name = {Path(n).name: images[o] for o, n in names.items() if often[Path(n).name] == 1}
-    found = {p: by_place.get(p.resolve(), by_name.get(p.name)) for p in pictures}
+    paths = {re.sub(r"\\", "/", name): number for name, number in images.items()}
+    by_place = {_nfc((Path(folder) / path).resolve()): number for path, number in paths.items()}
+    often = Counter(_nfc(Path(path).name) for path in paths)
+    by_name = {name: n for path, n in paths.items() if often[name := _nfc(Path(path).name)] == 1}
+    found = {p: by_place.get(_nfc(p.resolve()), by_name.get(_nfc(p.name))) for p in pictures}
     return {picture: number for picture, number in found.items() if number is not None}
+
+
+def _nfc(path: str | Path) -> str:
+    """The path in the one of the Unicode forms in which systems write an umlaut."""
+    return unicodedata.normalize("NFC", str(path))
+
+
+def pixels_of_pictures(
+    image_ids: dict[Path, int], sizes: dict[int, tuple[int, int]], exif: str
+) -> dict[Path, str]:
+    """For each picture that a set knows, whether its annotations are in the upright pixels,
+    ``"apply"``, or in those stored, ``"ignore"``; ``exif`` where its size does not tell."""
+    found = {}
+    for picture, image_id in image_ids.items():
+        try:
+            upright = turned(read_header(picture), sizes[image_id])
+        except ValueError:  # of another size, or unreadable, which is said when it is read
+            continue
+        found[picture] = exif if upright is None else "apply" if upright else "ignore"
+    return found
 
 
 def ids_of_classes(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as rle
 
-from fbnet_lesson.data.outlines import has_outline, number, read_rle, show, whole
+from fbnet_lesson.data.outlines import (
+    box_rle,
+    compress,
+    has_outline,
+    number,
+    read_rle,
+    show,
+    whole,
+)
 from fbnet_lesson.training.scoring import MAX_DETS, score
 
 KEYS = ("image_id", "category_id", "score")
@@ -18,6 +27,7 @@ RECORDS = {  # what each record of an annotation file has to have, and which are
     "annotations": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
+FIX = "data check --fix repairs it"
 WHOLE = {"id", "width", "height", "image_id", "category_id"}
 
 
@@ -59,6 +69,8 @@ def read_truth(path: str | Path) -> dict[str, Any]:
     """An annotation file as the truth to score against; pictures are not needed.
 
     Annotations are numbered anew from 1: pycocotools takes a match with the annotation 0 for none.
+    Where some have an outline, the others, boxes alone, get ``has_mask`` False and the filled box,
+    as ``CocoDataset.coco_ground_truth`` has it.
 
     Raises:
         ValueError: names the file and what it lacks, or the record and what is wrong with it.
@@ -77,24 +89,63 @@ def read_truth(path: str | Path) -> dict[str, Any]:
             if not isinstance(record, dict):
                 raise ValueError(f"{where} is {show(record)}; expected {', '.join(needed)}")
             _check_keys(where, record, needed)
+    for key in ("images", "categories"):
+        for its_id, count in Counter(record["id"] for record in truth[key]).items():
+            if count > 1:
+                raise ValueError(f"{path}: {count} of its {key} have the id {its_id}; {FIX}")
+    for n, category in enumerate(truth["categories"]):
+        if not isinstance(category["name"], str):
+            raise ValueError(f"{path}: categories[{n}]: name {show(category['name'])}; {FIX}")
+    for n, image in enumerate(truth["images"]):
+        if min(image["height"], image["width"]) < 1:
+            size = f"{image['width']} x {image['height']}"
+            raise ValueError(f"{path}: images[{n}] is of {size} pixels; {FIX}")
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    known = ids_of(truth)
     for n, annotation in enumerate(truth["annotations"]):
         where = f"{path}: annotations[{n}]"
+        check_ids(where, annotation, known, f"the file has none; {FIX}")
         if not _is_box(box := annotation["bbox"]):
             raise ValueError(f"{where}: bbox {show(box)}; expected [x, y, width, height]")
-        annotation |= {"id": n + 1, "iscrowd": int(annotation.get("iscrowd") in (1, True))}
+        if (crowd := annotation.get("iscrowd") or 0) not in (0, 1):
+            raise ValueError(f"{where}: iscrowd {show(crowd)}; expected 0 or 1")
+        annotation |= {"id": n + 1, "iscrowd": int(crowd)}
         if not number(annotation.get("area")):
             annotation["area"] = box[2] * box[3]
-        _check_outline(where, annotation.get("segmentation"), sizes.get(annotation["image_id"]))
+        _check_outline(where, annotation.get("segmentation"), sizes[annotation["image_id"]])
+    bare = [a for a in truth["annotations"] if not has_outline(a.get("segmentation"))]
+    mixed = len(bare) < len(truth["annotations"])
+    for annotation in bare:
+        height, width = size = sizes[annotation["image_id"]]
+        filled = box_rle(annotation["bbox"], size) or compress([height * width], size)
+        annotation |= {"has_mask": False, "segmentation": filled if mixed else None}
     return truth
 
 
-def check_sizes(found: list[dict[str, Any]], truth: dict[str, Any]) -> None:
-    """ValueError for a mask of another size than its image: it would overlap with nothing."""
+def check_ids(
+    where: str, record: dict[str, Any], known: dict[str, set[int]], otherwise: str
+) -> None:
+    """ValueError unless the image and the category of a record are ``known``."""
+    for key, ids in known.items():
+        if record[key] not in ids:
+            raise ValueError(f"{where}: {key} {record[key]}; {otherwise}")
+
+
+def ids_of(truth: dict[str, Any]) -> dict[str, set[int]]:
+    """The ids that an annotation or a result may name: ``{"image_id": …, "category_id": …}``."""
+    sections = {"image_id": "images", "category_id": "categories"}
+    return {key: {record["id"] for record in truth[name]} for key, name in sections.items()}
+
+
+def check_match(found: list[dict[str, Any]], truth: dict[str, Any]) -> None:
+    """ValueError for a detection of an image or a category that the truth has not, and for a mask
+    of another size than its image: pycocotools would take none of them into account."""
     sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
+    known = ids_of(truth)
     for n, result in enumerate(found):
+        check_ids(f"detection {n}", result, known, "the annotations are of another set")
         size = (result.get("segmentation") or {}).get("size")
-        expected = sizes.get(result["image_id"], size)
+        expected = sizes[result["image_id"]]
         if size is not None and size != expected:
             raise ValueError(
                 f"detection {n} has a mask of {size}; its image {result['image_id']} is of "
@@ -133,7 +184,7 @@ def _check_outline(where: str, outline: Any, size: tuple[int, int] | None) -> No
     elif not isinstance(outline, list) or not all(map(_is_polygon, outline)):
         raise ValueError(
             f"{where}: segmentation {show(outline)}; expected polygons [[x1, y1, x2, y2, x3, y3, "
-            "…], …] of three points or more, or a run-length encoding; data check --fix repairs it"
+            f"…], …] of three points or more, or a run-length encoding; {FIX}"
         )
 
 
@@ -151,7 +202,7 @@ def score_results(
 ) -> dict[str, Any]:
     """What ``scoring.score`` says of a model's detections, of anybody's; masks where all have
     one."""
-    has_truth = any(a.get("segmentation") for a in truth["annotations"])
+    has_truth = any(a.get("has_mask", True) for a in truth["annotations"])
     masks = has_truth and bool(found) and all(r.get("segmentation") for r in found)
     return score(Truth(truth, has_truth), found, masks, max_dets)
 
