@@ -303,7 +303,8 @@ for ax, threshold in zip(drawing.panels(3, height=2.4), (0.1, 0.5, 0.9), strict=
 # ## The whole FBNetV3IS
 #
 # All parts are there: the block (01), anchors (04), the order of predictions (05), NMS (06),
-# ROIAlign (07), and this lesson's. What is left is to call them in turn. `mine(...)` takes your function where it has
+# ROIAlign (07), and this lesson's. What is left is to call them in turn. `mine(...)` takes your
+# function where it has
 # passed; the weights are the package's.
 
 
