@@ -23,8 +23,8 @@
 # 1. A proposal has an IoU between 0.4 and 0.5 with its object. How probable does the box head call
 #    it that there is an object, on average (0 to 1)?
 # 2. What is the IoU of such a proposal with its object *after* the head has moved it?
-# 3. Detections below a score of 0.05 are dropped. If the threshold is 0.5 instead, 123 scenes of
-#    200 boxes less are shown: by how much does the box AP, 0.83, fall?
+# 3. Detections below a score of 0.05 are dropped. With a threshold of 0.5 two boxes in five are
+#    shown no more: by how much does the box AP, 0.83, fall?
 # 4. The head has a box for each class. By how much does AP fall if each class gets the box that was
 #    meant for the next one?
 
@@ -48,7 +48,14 @@ import fbnet_lesson as fl
 from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.data.shapes import CATEGORIES, ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
-from fbnet_lesson.detection.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes
+from fbnet_lesson.detection.box_head import WEIGHTS  # (10, 10, 5, 5)
+from fbnet_lesson.detection.boxes import (
+    box_area,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+)  # fmt: skip
 from fbnet_lesson.detection.nms import batched_nms
 
 # %%
@@ -58,7 +65,8 @@ topk = {"post_nms_topk": (100, 100)}
 model = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes", **topk).eval()
 config, head = model.config, model.roi_heads.box_head
 scenes = ShapesDataset(50, seed=0, transform=eval_transform(), cache=True)
-images, targets = zip(*(scenes[i] for i in range(50)), strict=True)
+images, whole = zip(*(scenes[i] for i in range(50)), strict=True)
+targets = [{key: t[key][~t["iscrowd"]] for key in ("boxes", "labels")} for t in whole]
 print("objects:", sum(len(target["boxes"]) for target in targets))
 
 # %% [markdown]
@@ -85,8 +93,8 @@ print("logits [R, K + 1]:", list(class_logits.shape), " deltas [R, K, 4]:", list
 # %%
 shares = logits_of[48][0].softmax(-1)  # (7,)
 for name, share, delta in zip(CATEGORIES, shares, deltas_of[48][0], strict=False):
-    print(f"{name:9s}{share:5.2f}  dx, dy, dw, dh:", [round(v, 1) + 0.0 for v in delta.tolist()])
-print(f"background{shares[-1]:4.2f}")
+    print(f"{name:11s}{share:5.2f}  dx, dy, dw, dh:", [round(v, 1) + 0.0 for v in delta.tolist()])
+print(f"background {shares[-1]:5.2f}")
 
 # %%
 # alt: A scene twice. On the left its best twelve proposals, dashed, lie loosely around the
@@ -147,14 +155,14 @@ check(label_proposals)
 
 # %%
 trainee = fl.create_model("lesson/mask_rcnn_tiny", weights="shapes").train()
-seeded = [{**target, "sampling_seed": i} for i, target in enumerate(targets[:8])]
+seeded = [{**target, "sampling_seed": i} for i, target in enumerate(whole[:8])]
 
 
 def sampled() -> dict[str, float]:
     """The two losses of the box head on eight scenes, with the same draw each time."""
     with torch.no_grad():
         losses = trainee(list(images[:8]), seeded)
-    return {name: round(float(losses[name]), 3) for name in ("loss_cls", "loss_box_reg")}
+    return {name: round(float(losses[name]), 2) for name in ("loss_cls", "loss_box_reg")}
 
 
 compare(sampled, label_proposals=label_proposals)
@@ -199,7 +207,7 @@ for boxes, logits, moves, target in zip(proposals, logits_of, deltas_of, targets
     if len(target["boxes"]) == 0:
         continue
     row, best_class = torch.arange(len(boxes)), logits[:, :-1].argmax(1)
-    moved = clip_boxes(decode_boxes(moves[row, best_class], boxes, (10, 10, 5, 5)), (128, 128))
+    moved = clip_boxes(decode_boxes(moves[row, best_class], boxes, WEIGHTS), (128, 128))
     best, matched = box_iou(target["boxes"], boxes).max(0)
     before.append(best)
     says.append(1 - logits.softmax(-1)[:, -1])
@@ -264,6 +272,9 @@ print("mean:", round(float(F.cross_entropy(z, own)), 3))
 # %% [markdown]
 # ## Exercise 2: the losses of the box head
 #
+# `class_logits` and `deltas` are the head's output on the sample, with a label and a target for
+# each proposal. Three lines of arithmetic, and one choice: which deltas are compared.
+#
 # <details><summary>Hint</summary>
 #
 # `(labels < K).nonzero(as_tuple=True)` gives the rows of objects, and `deltas[rows, labels[rows]]`
@@ -276,12 +287,15 @@ from fbnet_lesson.course.exercises.lesson08 import box_head_losses
 # %%
 check(box_head_losses)
 
+# %% [markdown]
+# **Plug it in.** The same eight scenes, the same draw; this time the sums are yours.
+
 # %%
 compare(sampled, box_head_losses=box_head_losses)
 
 # %% [markdown]
 # **What the divisor does.** A scene with one object and one with many: the box loss as it is, and
-# as it would be if it were divided by the objects only.
+# as it would be if it were divided by the positive boxes only.
 
 # %%
 losses_of = mine(box_head_losses)
@@ -289,13 +303,13 @@ for i in (min(range(50), key=lambda i: len(targets[i]["boxes"]) or 99),
           max(range(50), key=lambda i: len(targets[i]["boxes"]))):  # fmt: skip
     target = targets[i]
     boxes, classes, matched = label(proposals[i], target["boxes"], target["labels"], 6, 0.5)
-    wanted = encode_boxes(target["boxes"][matched], boxes, (10, 10, 5, 5))
+    wanted = encode_boxes(target["boxes"][matched], boxes, WEIGHTS)
     with torch.no_grad():
         out = head([roi_maps[0][i : i + 1]], [boxes])
     box_loss = float(losses_of(*out, classes, wanted)["loss_box_reg"])
     share = float((classes < 6).float().mean())
     print(f"{len(target['boxes'])} objects, {share:4.0%} of the boxes positive: ", end="")
-    print(f"loss {box_loss:.2f}, divided by the objects {box_loss / share:.2f}")
+    print(f"loss {box_loss:.2f}, divided by the positive ones {box_loss / share:.2f}")
 
 # %% [markdown]
 # ## From logits to detections
@@ -312,8 +326,8 @@ for i in (min(range(50), key=lambda i: len(targets[i]["boxes"]) or 99),
 #
 # ## Exercise 3: select the detections
 #
-# Use what you have: `decode_boxes` (lesson 04), `clip_boxes` and `batched_nms` (lesson 06) are
-# imported above.
+# Use what you have: `decode_boxes`, `clip_boxes` (lesson 04), `batched_nms` (lesson 06) and
+# `WEIGHTS`, the tens and fives, are imported above.
 #
 # <details><summary>Hint</summary>
 #
@@ -425,7 +439,7 @@ def perfect(count: int) -> list[dict]:
     """For each object the box nearest to it, of all that its class makes of the proposals."""
     found = []
     for boxes, moves, target in zip(proposals, deltas_of, targets, strict=True):
-        moved = decode_boxes(moves[:count], boxes[:count, None], (10, 10, 5, 5))
+        moved = decode_boxes(moves[:count], boxes[:count, None], WEIGHTS)
         moved = clip_boxes(moved, (128, 128))
         nearest, reached = [torch.zeros(0, 4)], [torch.zeros(0)]
         for box, label_ in zip(target["boxes"], target["labels"], strict=True):
@@ -470,7 +484,7 @@ def found_and_wrong(found: list[dict]) -> tuple[int, int]:
 
 # %%
 by_threshold = {}
-for threshold in (0.0, 0.05, 0.3, 0.5, 0.9) + ((your_threshold,) if your_threshold else ()):
+for threshold in (0.0, 0.05, 0.2, 0.5, 0.9) + ((your_threshold,) if your_threshold else ()):
     found = detections(threshold=threshold)
     hits, wrong = found_and_wrong(found)
     by_threshold[threshold] = ap(found), hits, wrong
@@ -518,11 +532,13 @@ explore(
 #
 # $$\text{level} = \left\lfloor 4 + \log_2 \frac{\sqrt{wh}}{224} \right\rfloor .$$
 #
-# 224 pixels was the size of the pictures that the first trunks were trained on, for which the
-# last stage of stride 16 or 32 was right. Half as large, one level finer: so each box covers
-# between 7 and 14 cells of its map, whatever its size.
+# 224 pixels is the size of the pictures that trunks are usually trained on, and level 4 has the
+# stride of 16 at which Faster R-CNN without a pyramid pools its boxes. Half as large is one level
+# finer: so each box covers between 14 and 28 cells of its map, as long as there is a level for it.
 #
 # ## Exercise 4: the level of a box
+#
+# The formula, and two precautions: no level outside `first` and `last`, and an index into a list.
 #
 # <details><summary>Hint</summary>
 #
@@ -543,7 +559,8 @@ check(assign_levels)
 # %%
 from fbnet_lesson.detection.roi_align import Pooler
 
-maps = [torch.full((1, 1, 1024 // s, 1024 // s), float(k)) for k, s in enumerate((8, 16, 32, 64), 3)]
+cells = {3: 128, 4: 64, 5: 32, 6: 16}  # a level's cells along a picture of 1024 pixels
+maps = [torch.full((1, 1, n, n), float(level)) for level, n in cells.items()]
 edges = torch.tensor([40.0, 111, 112, 223, 224, 447, 448, 900])
 squares = torch.stack([edges * 0, edges * 0, edges, edges], 1)  # (8, 4)
 
@@ -558,15 +575,15 @@ with plug(assign_levels=lambda boxes, first, last: torch.zeros(len(boxes), dtype
     print("always the first:", pooled_from())
 
 # %%
-# alt: Cells that a box covers, over its edge in pixels: a saw blade between 7 and 14 for the
-#      levels 3 to 6 from 56 pixels on; below that it falls to nothing, as there is no finer level.
+# alt: Cells that a box covers, over its edge in pixels: a saw blade between 14 and 28
+#      from 112 pixels on; below that it falls to nothing, as there is no finer level.
 (ax,) = drawing.panels(1, height=2.4)
 edge = torch.linspace(8, 1400, 800)
 levels = mine(assign_levels)(torch.stack([edge * 0, edge * 0, edge, edge], 1), 3, 6) + 3
 ax.plot(edge, edge / 2.0**levels, "k-")
 ax.set(xlabel="edge of a square box, pixels", ylabel="cells it covers", xscale="log")
 ax.set_xticks([14, 28, 56, 112, 224, 448, 896], ["14", "28", "56", "112", "224", "448", "896"])
-_ = ax.set_yticks([0, 7, 14, 21])
+_ = ax.set_yticks([0, 7, 14, 21, 28])
 
 # %% [markdown]
 # ## Your own detector
@@ -643,8 +660,8 @@ for ax, found, title in zip(
 # %% [markdown]
 # ## What the documentation gets wrong
 #
-# **detectron2's `config/defaults.py`** has four words on the box head that its code does not bear
-# out:
+# **detectron2's `config/defaults.py`** has three comments on the box head that its code does not
+# bear out:
 #
 # - a proposal is foreground "if class > 0": that dates from when 0 was the background. In its code,
 #   as here, the background is the last class, and 0 is an object.
@@ -658,7 +675,9 @@ import torchvision
 
 half = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2]])  # IoU exactly 1/2
 print("IoU:", float(box_iou(half, half)[0, 1]))
-print("kept at 0.5:", torchvision.ops.nms(half, torch.tensor([0.9, 0.8]), 0.5).tolist())
+scores, one_class = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+print("torchvision keeps, at 0.5:", torchvision.ops.nms(half, scores, 0.5).tolist())
+print("the package keeps, at 0.5:", batched_nms(half, scores, one_class, 0.5).tolist())
 
 # %% [markdown]
 # **torchvision** counts the other way round: label 0 is background, objects begin at 1, and the
@@ -686,7 +705,7 @@ print("no sample:   ", {name: float(value) for name, value in empty.items()})
 answer = select(torch.zeros(0, 7), torch.zeros(0, 6, 4), none, (128, 128), 0.05, 0.5, 100)
 print("nothing proposed:", [list(value.shape) for value in answer])
 point = torch.tensor([[5.0, 5, 5, 5]])
-print("level of a box without area:", mine(assign_levels)(point, 3, 6).tolist())
+print(f"area {float(box_area(point)):.0f}, level:", mine(assign_levels)(point, 3, 6).tolist())
 
 # %% [markdown]
 # - **No objects** make every proposal background: such a picture still teaches, by its class loss.
