@@ -74,6 +74,8 @@ def test_the_detector_of_the_exercises_finds_the_same_on_fifty_scenes():
 @pytest.mark.parametrize("name", PARTS)
 def test_with_one_of_them_wrong_it_does_not(name):
     exercise, (_, images) = EXERCISES[name], model_and_images()
-    index = 1 if name == "grid_anchors" else 0  # its first one shows on maps that are not square
+    # The first of grid_anchors shows on maps that are not square, that of batched_nms on classes;
+    # but in detections_from the package's NMS is at work.
+    index = 1 if name in ("grid_anchors", "batched_nms") else 0
     wrong = exercise.mistakes[index].function(exercise.solution)
     assert not all(agrees(image, solutions() | {name: wrong}) for image in images[:10])
