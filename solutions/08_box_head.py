@@ -498,7 +498,7 @@ reveal(guess, {"AP lost with a score threshold of 0.5": round(lost, 2)})
 # AP hardly sees the difference, and a person sees little else. AP goes down the list by falling
 # score; what stands at its end, behind all right answers, costs nothing and now and then finds one
 # more. So **AP always rises with a lower threshold**, and says nothing about which to show. For a
-# person, 0.5 loses two objects of 138 and most of the wrong boxes.
+# person, 0.5 loses two objects of 139 and most of the wrong boxes.
 
 # %%
 # alt: A scene at three score thresholds. Over 0.05 boxes without an object lie about; over 0.5 each

@@ -1,6 +1,7 @@
 """``plug(nms=my_nms)``: the real detector with the learner's function inside."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import math
@@ -246,6 +247,8 @@ def _without_rows(value: Any) -> Any:
         return value[:0]
     if isinstance(value, list | tuple):
         return [_without_rows(item) for item in value]
+    if dataclasses.is_dataclass(value):  # as Detections
+        return [_without_rows(item) for item in vars(value).values()]
     return value
 
 
