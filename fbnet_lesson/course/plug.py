@@ -229,7 +229,10 @@ class Watcher:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             expected = own(*map(_apart, args), **{k: _apart(v) for k, v in kwargs.items()})
         found = difference(
-            _without_rows(expected), _without_rows(portable(answer)), math.inf, math.inf
+            _without_rows(_fields(expected)),
+            _without_rows(portable(_fields(answer))),
+            math.inf,
+            math.inf,
         )
         if found and found.of_kind:
             self.give_up(found.text)
@@ -242,13 +245,16 @@ def _apart(value: Any) -> Any:
     return torch.Generator(value.device).set_state(value.get_state())
 
 
+def _fields(value: Any) -> Any:
+    """The values of a dataclass, as ``Detections``, in a list; anything else as it is."""
+    return list(vars(value).values()) if dataclasses.is_dataclass(value) else value
+
+
 def _without_rows(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dim():
         return value[:0]
     if isinstance(value, list | tuple):
         return [_without_rows(item) for item in value]
-    if dataclasses.is_dataclass(value):  # as Detections
-        return [_without_rows(item) for item in vars(value).values()]
     return value
 
 
