@@ -724,8 +724,8 @@ print(f"area {float(box_area(point)):.0f}, level:", mine(assign_levels)(point, 3
 # <details><summary>What to expect</summary>
 #
 # Compare with a cascade, and ask what is missing here. The head was trained on the RPN's
-# proposals; those that it has moved are better than most that it has seen. A cascade trains a head of
-# its own for each step, with thresholds of 0.5, 0.6 and 0.7.
+# proposals; those that it has moved are better than most that it has seen. A cascade trains a
+# head of its own for each step, with thresholds of 0.5, 0.6 and 0.7.
 # </details>
 
 # %% [markdown]
