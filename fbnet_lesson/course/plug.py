@@ -1,6 +1,7 @@
 """``plug(nms=my_nms)``: the real detector with the learner's function inside."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import math
@@ -228,7 +229,10 @@ class Watcher:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             expected = own(*map(_apart, args), **{k: _apart(v) for k, v in kwargs.items()})
         found = difference(
-            _without_rows(expected), _without_rows(portable(answer)), math.inf, math.inf
+            _without_rows(_fields(expected)),
+            _without_rows(portable(_fields(answer))),
+            math.inf,
+            math.inf,
         )
         if found and found.of_kind:
             self.give_up(found.text)
@@ -239,6 +243,11 @@ def _apart(value: Any) -> Any:
     if not isinstance(value, torch.Generator):
         return value
     return torch.Generator(value.device).set_state(value.get_state())
+
+
+def _fields(value: Any) -> Any:
+    """The values of a dataclass, as ``Detections``, in a list; anything else as it is."""
+    return list(vars(value).values()) if dataclasses.is_dataclass(value) else value
 
 
 def _without_rows(value: Any) -> Any:
