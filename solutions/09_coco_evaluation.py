@@ -13,7 +13,7 @@
 #
 # | minutes | needs | run budget |
 # |---|---|---|
-# | {minutes} | lessons 00, 04, 06 | 25 s, 1200 MB, no network |
+# | {minutes} | lessons 00, 04, 06 | 30 s, 1200 MB, no network |
 
 # %% [markdown]
 # ## Predict first

@@ -6,19 +6,19 @@ The loop knows nothing of either. Which task it is, the model says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from fbnet_lesson.classification.classifier import Classifier
 from fbnet_lesson.classification.published import IMAGENET_MEAN, IMAGENET_STD
-from fbnet_lesson.data.classes import middle_crop
 from fbnet_lesson.training import distributed, evaluation
 from fbnet_lesson.training.detecting import eval_mode
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Detection:
@@ -93,6 +93,11 @@ def normalised(images: list[Tensor]) -> Tensor:
 
 def prepare_middle(edge: int) -> Callable[[Image.Image], Tensor]:
     """A PIL picture as a trained classifier is evaluated on it: ``[3, edge, edge]``, normalised."""
+    # In here: torchvision costs each process of a training 90 MB, and only pictures need it.
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    from fbnet_lesson.data.classes import middle_crop
+
     crop = middle_crop(edge)
     return lambda image: normalised([pil_to_tensor(crop(image)).float() / 255])[0]
 

@@ -190,8 +190,14 @@ def summary(
     truth: dict, found: list[dict], iou_type: str = "bbox", ap=class_ap, match=match_detections
 ) -> dict[str, float]:
     """COCO's twelve numbers by the names of ``training.scoring.SUMMARY``, and ``per_class``."""
-    classes = {c["name"]: images_of_class(truth, found, c["id"], iou_type) for c in
-               truth["categories"]}  # fmt: skip
+    classes = {
+        c["name"]: [  # others add nothing to any sum
+            image
+            for image in images_of_class(truth, found, c["id"], iou_type)
+            if len(image["scores"]) or len(image["crowd"])
+        ]
+        for c in truth["categories"]
+    }
 
     def precisions(images, size: str, thresholds=THRESHOLDS) -> list[float]:
         sized = of_size(images, *AREAS[size])
