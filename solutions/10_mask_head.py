@@ -51,6 +51,7 @@ from fbnet_lesson.course import check, compare, drawing, explore, mine, plug
 from fbnet_lesson.course.experiments import table
 from fbnet_lesson.data.shapes import CATEGORIES, ShapesDataset
 from fbnet_lesson.data.transforms import eval_transform
+from fbnet_lesson.detection.roi_align import axis_weights
 from fbnet_lesson.training.evaluation import evaluate
 
 torch.set_num_threads(1)  # one order of additions: the same digits on every machine
@@ -82,10 +83,13 @@ for x1 in (0.0, 0.25, 0.75):
     left_parts = little[0, 0] * (1 - x1) + little[0, 1] * x1  # of the first part of the first row
     right_parts = little[0, 1] * (1 - x1) + little[0, 2] * x1
     print(f"box from x = {x1}: shares {float(left_parts)}, {float(right_parts)}")
+start, end = torch.tensor([0.25]), torch.tensor([2.25])
+print("what each pixel gives to each part:", axis_weights(start, end, 2, 4, 0)[0].tolist())
 
 # %% [markdown]
 # The second part is covered by 1, 0.75 and 0.25 of its width. One half or more counts as object.
-# The shares are the ROIAlign of lesson 07, this time of a mask.
+# The shares are the ROIAlign of lesson 07, this time of a mask; the last line is its matrix for one
+# axis, which `axis_weights` makes.
 #
 # ## Exercise 1: `cut_targets`
 #
@@ -304,8 +308,7 @@ for ax, threshold in zip(drawing.panels(3, height=2.4), (0.1, 0.5, 0.9), strict=
 #
 # All parts are there: the block (01), anchors (04), the order of predictions (05), NMS (06),
 # ROIAlign (07), and this lesson's. What is left is to call them in turn. `mine(...)` takes your
-# function where it has
-# passed; the weights are the package's.
+# function where it has passed; the weights are the package's.
 
 
 # %%

@@ -78,7 +78,7 @@ def widened_kernel(kernel: Tensor) -> Tensor:
     """
     k = kernel.shape[-1]
     wide = kernel.new_zeros(len(kernel), 1, k + 1, k + 1)
-    for down, right in itertools.product((0, 1), (0, 1)):
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         wide[..., down : down + k, right : right + k] += kernel.flip(-2, -1)
     return wide
 
@@ -759,22 +759,22 @@ WIDENED_KERNEL = Exercise(
         Mistake(
             "adds along the diagonal only",
             "A cell becomes 2 x 2 cells: each weight goes to four places, not to two.",
-            edits={"itertools.product((0, 1), (0, 1))": "((0, 0), (1, 1))"},
+            edits={"((0, 0), (0, 1), (1, 0), (1, 1))": "((0, 0), (1, 1))"},
         ),
         Mistake(
             "adds along the rows only",
             "A cell becomes 2 x 2 cells: each weight goes one down, too.",
-            edits={"itertools.product((0, 1), (0, 1))": "((0, 0), (0, 1))"},
+            edits={"((0, 0), (0, 1), (1, 0), (1, 1))": "((0, 0), (0, 1))"},
         ),
         Mistake(
             "adds along the columns only",
             "A cell becomes 2 x 2 cells: each weight goes one to the right, too.",
-            edits={"itertools.product((0, 1), (0, 1))": "((0, 0), (1, 0))"},
+            edits={"((0, 0), (0, 1), (1, 0), (1, 1))": "((0, 0), (1, 0))"},
         ),
         Mistake(
             "makes room with zeros and adds nothing",
             "That would leave three of four pixels of every cell without their share.",
-            edits={"itertools.product((0, 1), (0, 1))": "((0, 0),)"},
+            edits={"((0, 0), (0, 1), (1, 0), (1, 1))": "((0, 0),)"},
         ),
         Mistake(
             "spreads the weights out",
