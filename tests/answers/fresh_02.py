@@ -13,7 +13,7 @@ def blocks_of(text, in_channels):
             row.expansion,
             row.padding if first and row.padding is not None else row.kernel // 2,
         )
-        for i, (row, first) in enumerate(zip(rows, firsts))
+        for i, (row, first) in enumerate(zip(rows, firsts, strict=True))
     ]
 
 
@@ -302,7 +302,7 @@ def top_down(laterals):
 def top_down(laterals):
     merged = [
         fine + F.interpolate(coarse, scale_factor=2, mode="nearest")
-        for fine, coarse in zip(laterals[:-1], laterals[1:])
+        for fine, coarse in zip(laterals[:-1], laterals[1:], strict=True)
     ]
     return [*merged, laterals[-1]]
 
