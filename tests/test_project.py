@@ -165,6 +165,13 @@ def test_imports_run_one_way(path):
     assert upward(path) == set()
 
 
+@pytest.mark.parametrize("name", ["fbnet_lesson.course", "fbnet_lesson.training.loop"])
+def test_torchvision_is_imported_only_where_pictures_are_read(name):
+    """It brings a thousand modules, 90 MB in each worker of a lesson and of a training."""
+    program = f"import sys, {name}; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
 def test_an_import_against_the_direction_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "fbnet_lesson")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

@@ -15,7 +15,6 @@ from torch import Tensor
 from fbnet_lesson.course import drawing
 from fbnet_lesson.course import strategies as some
 from fbnet_lesson.course.exercise import Case, Exercise, Mistake
-from fbnet_lesson.data.outlines import counts_from_text
 from fbnet_lesson.detection import mask_head as package
 from fbnet_lesson.detection.mask_head import mask_in_box as own_mask_in_box
 from fbnet_lesson.detection.roi_align import axis_weights
@@ -173,6 +172,8 @@ def package_kernel(kernel: Tensor) -> Tensor:
 
 def pycocotools_runs(mask: Tensor) -> list[int]:
     """pycocotools hands out compressed text; the package reads it."""
+    from fbnet_lesson.data.outlines import counts_from_text  # brings torchvision, which is large
+
     return counts_from_text(rle.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))["counts"])
 
 
