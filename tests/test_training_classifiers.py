@@ -247,6 +247,14 @@ def test_a_run_names_pictures(run, colours):
     assert sum(shares) == pytest.approx(1, abs=0.011)
 
 
+def test_weights_of_other_classes_name_pictures_by_their_own_and_never_at_random(run, colours):
+    picture = colours / "val" / "red" / "0.png"
+    file = ["--model", TINY, "--weights", run / "model.safetensors"]
+    result = call("predict", picture, *file)
+    assert result.exit_code == 0 and "blue" in result.stdout, result.output
+    assert "num_classes=6" in fails("predict", picture, *file, "--set", "num_classes=6")
+
+
 def test_frozen_stages_stay_and_the_rest_learns_from_a_run_s_weights(run, colours, tmp_path):
     out = tmp_path / "run"
     start = load_file(run / "model.safetensors")
@@ -295,4 +303,20 @@ def test_recipes_are_for_classifiers(tmp_path):
 
 
 def test_other_classes_than_the_run_s_are_refused(run, tmp_path):
-    assert "the run's classes are blue, red" in fails("eval", "--run", run, "--data", "shapes")
+    said = "the model's classes are blue, red"
+    assert said in fails("eval", "--run", run, "--data", "shapes")
+    file = ["--model", TINY, "--weights", run / "model.safetensors"]
+    assert said in fails("eval", *file, "--data", "shapes")
+
+
+def test_a_weights_file_is_evaluated_with_its_own_classes(run, colours):
+    shown = [
+        call("eval", *which, "--data", colours, "--batch-size", 4, "--set", "dropout=0.1").stdout
+        for which in (["--run", run], ["--model", TINY, "--weights", run / "model.safetensors"])
+    ]
+    assert all("of 6 pictures\nblue: " in text for text in shown)
+
+
+def test_without_a_head_there_is_nothing_to_evaluate(run, colours):
+    error = fails("eval", "--run", run, "--data", colours, "--set", "features_only=True")
+    assert "leaves no classes to tell apart" in error

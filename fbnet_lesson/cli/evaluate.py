@@ -79,7 +79,10 @@ def evaluate(
         return evaluate_predictions(predictions, data, images, max_dets, out)
     if means_classifier(run, model):
         refuse_unused(of_a_set | {"images": images}, "for detectors, not for classifiers")
-        return evaluate_classifier(run, model, weights, set_ or [], data, length, device, out)
+        settings = parse_settings(set_ or [])
+        return evaluate_classifier(
+            run, model, weights, settings, data, length, batch_size, device, out
+        )
     if data == "shapes":
         refuse_unused(of_a_set | {"images": images}, "for a COCO set; --data names it")
     else:
@@ -117,53 +120,61 @@ def evaluate_classifier(
     run: Path | None,
     name: str | None,
     weights: str | None,
-    settings: list[str],
+    settings: dict[str, Any],
     data: str,
     length: int | None,
+    batch_size: int,
     device: str,
     out: Path | None,
 ) -> None:
-    """Top-1 and top-5 accuracy on single shapes, or on a folder with one folder a class."""
+    """Top-1 and top-5 accuracy on single shapes, or on a folder with one folder a class.
+
+    Raises:
+        ValueError: if the weights leave the predictor random, or the data have other classes.
+    """
     import fbnet_lesson as fl
     from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
     from fbnet_lesson.cli.data import SHAPES_SEEDS, parts_of
     from fbnet_lesson.data.classes import FolderClasses, ShapesClasses, middle_crop
-    from fbnet_lesson.inference.classes import imagenet_classes
     from fbnet_lesson.training import distributed
     from fbnet_lesson.training.checkpoint import write_json
     from fbnet_lesson.training.runs import load_run, run_edge
     from fbnet_lesson.training.tasks import task_of
+    from fbnet_lesson.zoo.models import restore_model
 
+    if settings.get("features_only"):
+        raise ValueError("features_only=True leaves no classes to tell apart")
     if out is not None:
         check_out(out)
-    fields = parse_settings(settings)
     chosen = distributed.start(TrainConfig(device=device).device)
     try:
+        names = None  # of the classes, where they are known
         if run is not None:
-            if name or weights:
-                raise ValueError("--run has its own model and weights; leave them out")
-            (model, names), edge = load_run(run, **fields), run_edge(run)
+            if weights:
+                raise ValueError("--run has its own model and weights; leave out --weights")
+            (model, names), edge = load_run(run, **settings), run_edge(run)
         else:
-            model = fl.create_model(name, weights=weights or "pretrained", **fields)
             edge = CLASSIFICATION_ARCHS[name].input_size
-            count = model.config.num_classes
-            names = imagenet_classes() if count == 1000 else [f"class {k}" for k in range(count)]
+            if weights in (None, "pretrained"):
+                model = fl.create_model(name, weights="pretrained", **settings)
+            else:
+                model, notes = restore_model(weights, name, **settings)
+                names = notes.get("categories")
         if data == "shapes":
             dataset = ShapesClasses(length or 200, SHAPES_SEEDS["val"], edge)
         else:
             refuse_unused({"length": length}, "for --data shapes alone")
             folder, val_folder = parts_of(data)
-            known = names if run is not None else None
-            dataset = FolderClasses(val_folder or folder, middle_crop(edge), known)
-        if run is not None and dataset.categories != names:
-            raise ValueError(f"the run's classes are {', '.join(names)}, not those of {data}")
+            dataset = FolderClasses(val_folder or folder, middle_crop(edge), names)
+        if names is not None and dataset.categories != names:
+            raise ValueError(f"the model's classes are {', '.join(names)}, not those of {data}")
         if len(dataset.categories) != model.config.num_classes:
             raise ValueError(
                 f"{data} has {len(dataset.categories)} classes and the model tells "
                 f"{model.config.num_classes} apart"
             )
         task = task_of(model)
-        metrics = task.evaluate(model.to(chosen), dataset, 32)
+        metrics = task.evaluate(model.to(chosen), dataset, batch_size)
         if distributed.is_first():
             typer.echo(task.table(metrics))
             if out is not None:

@@ -195,19 +195,24 @@ def name_pictures(
     from fbnet_lesson.training.distributed import choose_device
     from fbnet_lesson.training.runs import load_run, run_edge
     from fbnet_lesson.training.tasks import prepare_middle
+    from fbnet_lesson.zoo.models import restore_model
 
     if out is not None:
         raise ValueError("--out is for detectors; the answer of a classifier is printed")
+    fields = parse_settings(settings)
+    if fields.get("features_only"):
+        raise ValueError("features_only=True leaves no classes to predict")
     chosen, prepare, names = choose_device(TrainConfig(device=device).device), None, None
-    if run is None:
-        model = fl.create_model(name, weights=weights or "pretrained", **parse_settings(settings))
+    if run is None and weights in (None, "pretrained"):
+        model = fl.create_model(name, weights="pretrained", **fields)
+    elif run is None:
+        model, notes = restore_model(weights, name, **fields)
+        names = notes.get("categories")
     elif name or weights:
         raise ValueError("--run has its own model and weights; leave out --model and --weights")
     else:
-        model, names = load_run(run, **parse_settings(settings))
+        model, names = load_run(run, **fields)
         prepare = prepare_middle(run_edge(run))
-    if model.head is None:
-        raise ValueError("features_only=True leaves no classes to predict")
     top = min(5, model.config.num_classes)
     answers = classify(model.to(chosen), pictures, top, prepare, names)
     for picture, classes in zip(pictures, answers, strict=True):

@@ -272,50 +272,34 @@ def published(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**recipe_fields(recipe, own.batch_size, own.iterations), **options}
 
 
-def train_classifier(out: Path, plan: Plan, resume: bool) -> None:
-    """Build data and classifier, train, print the result."""
-    import torch
-
-    import fbnet_lesson as fl
-    from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
-    from fbnet_lesson.cli.data import classification_data
+def run_training(out: Path, plan: Plan, resume: bool) -> None:
+    """Build data and model, train, print the result."""
     from fbnet_lesson.training.loop import train
     from fbnet_lesson.training.tasks import task_of
 
-    edge = plan.config.image_size or CLASSIFICATION_ARCHS[plan.model].input_size
-    train_set, val_set = classification_data(plan.source, plan.config, edge)
-    fields = {"num_classes": len(train_set.categories), **plan.model_fields}
-    torch.manual_seed(plan.config.seed)
-    model = fl.create_model(plan.model, weights=weights_to_start_from(out, plan), **fields)
-    if model.head is None:
-        raise ValueError("features_only=True leaves nothing to train a classifier with")
+    build = build_classifier if is_classifier(plan.model) else build_detector
+    model, train_set, val_set = build(plan, None if begun(out) else plan.source["weights"])
     result = train(model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source)
     if result["metrics"] is not None:
         typer.echo(task_of(model).table(result["metrics"]))
     typer.echo(f"weights: {out / 'model.safetensors'}")
 
 
-def weights_to_start_from(out: Path, plan: Plan) -> str | None:
-    """What ``--weights`` says; None for a run that has begun, which has a checkpoint."""
-    return None if begun(out) else plan.source["weights"]
+def build_detector(plan: Plan, weights: str | None) -> tuple[Any, Any, Any]:
+    """The detector with the weights to start from, the set to train on, and that to evaluate on.
 
-
-def run_training(out: Path, plan: Plan, resume: bool) -> None:
-    """Build data and model, train, print the result."""
+    Raises:
+        ValueError: for impossible values, or masks to learn from boxes alone.
+    """
     import torch
 
     import fbnet_lesson as fl
-    from fbnet_lesson.training.evaluation import table
-    from fbnet_lesson.training.loop import train
-
-    if is_classifier(plan.model):
-        return train_classifier(out, plan, resume)
 
     size = plan.config.image_size or model_size(plan.model, plan.model_fields)
     train_set, val_set = training_data(plan.source, plan.config, size)
     fields = {"num_classes": len(train_set.categories), **plan.model_fields}
     torch.manual_seed(plan.config.seed)
-    model = fl.create_model(plan.model, weights=weights_to_start_from(out, plan), **fields)
+    model = fl.create_model(plan.model, weights=weights, **fields)
     if model.has_masks and not getattr(train_set, "has_masks", True):
         if not plan.source["boxes_as_masks"]:
             raise ValueError(
@@ -323,10 +307,25 @@ def run_training(out: Path, plan: Plan, resume: bool) -> None:
                 "faster_rcnn model, or --boxes-as-masks to learn the filled boxes as masks"
             )
         typer.echo("the training set has boxes alone: the masks learned are filled boxes")
-    result = train(model, train_set, val_set, plan.config, out, resume=resume, notes=plan.source)
-    if result["metrics"] is not None:
-        typer.echo(table(result["metrics"]))
-    typer.echo(f"weights: {out / 'model.safetensors'}")
+    return model, train_set, val_set
+
+
+def build_classifier(plan: Plan, weights: str | None) -> tuple[Any, Any, Any]:
+    """As ``build_detector``; a classifier without a head is refused."""
+    import torch
+
+    import fbnet_lesson as fl
+    from fbnet_lesson.classification.architectures import CLASSIFICATION_ARCHS
+    from fbnet_lesson.cli.data import classification_data
+
+    edge = plan.config.image_size or CLASSIFICATION_ARCHS[plan.model].input_size
+    train_set, val_set = classification_data(plan.source, plan.config, edge)
+    fields = {"num_classes": len(train_set.categories), **plan.model_fields}
+    torch.manual_seed(plan.config.seed)
+    model = fl.create_model(plan.model, weights=weights, **fields)
+    if model.head is None:
+        raise ValueError("features_only=True leaves nothing to train a classifier with")
+    return model, train_set, val_set
 
 
 def model_size(name: str, fields: dict[str, Any]) -> int:
